@@ -79,7 +79,7 @@ def counts(size: int, mixture: str) -> list[int]:
 def _draw(side: str, size: int, mixture: str, seed: int) -> list[Row]:
     rng = generator(seed, "skills", side, mixture)
     rows: list[Row] = []
-    for wanted, skill, found in zip(counts(size, mixture), SKILLS, _sides()[side], strict=True):
+    for wanted, skill, found in zip(counts(size, mixture), SKILLS, instructions()[side], strict=True):
         if wanted > len(found):
             raise ConfigError(
                 f"{size} {mixture} rows need {wanted} {side} instructions of the skill {skill.name!r}, "
@@ -90,8 +90,8 @@ def _draw(side: str, size: int, mixture: str, seed: int) -> list[Row]:
 
 
 @cache
-def _sides() -> dict[str, tuple[tuple[Row, ...], ...]]:
-    """All instructions of the world: side -> one tuple of rows per skill."""
+def instructions() -> dict[str, tuple[tuple[Row, ...], ...]]:
+    """Every instruction of the world: side ("pool", "test") -> one tuple of rows per skill."""
     sides: dict[str, list[tuple[Row, ...]]] = {"pool": [], "test": []}
     for skill in SKILLS:
         split: dict[str, list[Row]] = {"pool": [], "test": []}
