@@ -187,12 +187,13 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Model:
     """The address of a model, never the object: a base (name, folder or hub id) and, if trained, the weights folder
-    (relative to the run directory when stored)."""
+    (relative to the run directory when stored). `updates` counts optimizer steps; `digest` hashes the weights files."""
 
     base: str
     weights: str | None = None
     kind: Literal["base", "lora", "full"] = "base"
     updates: int = 0
+    digest: str = ""
     cost: Cost = Cost()
 
 
@@ -208,7 +209,8 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One turn of score -> select -> annotate -> train -> evaluate. Number 0 is the untouched base."""
+    """One turn of score -> select -> annotate -> train -> evaluate. Number 0 is the untouched base. `cost` leaves out what is
+    measurement (evaluation on test items, diversity)."""
 
     number: int
     labels_spent: int

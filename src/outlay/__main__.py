@@ -1,0 +1,5 @@
+"""`python -m outlay`."""
+
+from .cli import main
+
+main()

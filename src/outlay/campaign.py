@@ -1,0 +1,177 @@
+"""The round loop: score -> select -> annotate -> train -> evaluate, m times, one file a stage.
+
+A `Campaign` says what is done; a `Desk` holds what it is done with; `run` does it and can be killed anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from . import registry, schedule, seeds
+from .acquisition import select
+from .errors import DataError
+from .store import Store, hash_folder
+from .types import Annotation, Batch, Evaluation, Evaluator, Indices, Model, Oracle, Pool, Request, Round, Scorer, Selection, Signals, Trainer, View
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """One strategy, one number of rounds, one schedule, one start, one seed, one budget.
+
+    `start`: "cold" trains from the base on everything bought; "warm_all" goes on from the last round's weights, on everything;
+    "warm_new" goes on, on the new batch only. `reference` marks a point of random's learning curve, booked as measurement.
+    """
+
+    strategy: str
+    rounds: int
+    budget: int
+    seed: int = 0
+    schedule: str | tuple[int, ...] = "even"
+    start: str = "cold"
+    reference: bool = False
+
+    @property
+    def id(self) -> str:
+        """Readable and unique: the name of the campaign's folder."""
+        plan = self.schedule if isinstance(self.schedule, str) else "x".join(map(str, self.schedule))
+        strategy = re.sub(r"[^A-Za-z0-9_.]+", "-", self.strategy).strip("-")
+        return f"{strategy}-m{self.rounds}-{plan}-{self.start}-b{self.budget}-s{self.seed}"
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Annotations to buy in each round."""
+        return schedule.batches(self.schedule, self.budget, self.rounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What a campaign works with. `pool` is this seed's share of the pool; `base_signals(needs)` gives the base model's signals
+    of it, priced as if this campaign had scored it alone; `diversity(rows)` measures a bought set; `folders` has one stage
+    folder a round (campaigns that share a prefix share its folders) and `shared` those that another campaign branches from."""
+
+    store: Store
+    pool: Pool
+    base: Model
+    base_signals: Callable[[frozenset[str]], Signals]
+    scorer: Scorer
+    oracle: Oracle
+    trainer: Trainer
+    evaluators: Mapping[str, Evaluator]
+    diversity: Callable[[Indices], dict]
+    folders: Sequence[str]
+    shared: frozenset[str] = frozenset()
+    frozen: frozenset[str] = frozenset({"embedding"})
+    keep_models: str = "last"
+
+
+def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
+    """Do the rounds; yields each as it is done. Stages whose file is there are read, not done again."""
+    card = registry.card("strategy", registry.parse(campaign.strategy)[0])
+    store, pool, n = desk.store, desk.pool, len(desk.pool)
+    groups, lottery = pool.groups, seeds.lottery(campaign.seed, pool.ids)
+    bought: list[Annotation] = []
+    closed: Indices = np.empty(0, dtype=np.int64)  # asked before: bought or skipped
+    model, remake, owed = desk.base, None, 0
+    for number, (size, folder) in enumerate(zip(campaign.sizes, desk.folders, strict=True), 1):
+        unlabeled = np.setdiff1d(np.arange(n), closed)
+        labeled = pool.rows_of(a.prompt_id for a in bought)
+        signals = _signals(desk, card.needs, model, remake, folder, unlabeled, labeled)
+        view = View(signals, unlabeled, labeled, groups, lottery)
+        rng = seeds.generator(campaign.seed, "select", campaign.strategy, number)
+        k = min(size + owed, len(unlabeled))
+        selection = store.keep(f"{folder}/selection.json", Selection, partial(_select, campaign.strategy, view, k, rng, pool))
+        asked = pool.rows_of(selection.ids)
+        batch = store.keep(f"{folder}/batch.json", Batch, partial(_annotate, desk.oracle, pool, asked, number))
+        new = [a for a in batch.annotations if a.kind != "skip"]
+        owed = k - len(new)  # places that were skipped are filled from the next round's choice
+        bought, closed = bought + new, np.concatenate([closed, asked])
+
+        begin = desk.base if campaign.start == "cold" else model
+        lesson = new if campaign.start == "warm_new" else bought
+        recipe = partial(_train, desk, campaign.seed, begin, remake, lesson, folder)
+        last, model, remake = model, store.keep(f"{folder}/model.json", Model, recipe), recipe
+        evaluations = []
+        for name, evaluator in desk.evaluators.items():
+            test = partial(_evaluate, desk, evaluator, model, remake)
+            evaluations.append(store.keep(f"{folder}/evaluation-{name}.parquet", Evaluation, test))
+        store.keep(f"{folder}/diversity.json", dict, partial(desk.diversity, pool.rows_of(a.prompt_id for a in bought)))
+        if desk.keep_models == "last" and last.weights and last.weights.rpartition("/")[0] not in desk.shared:
+            shutil.rmtree(store.root / last.weights, ignore_errors=True)
+        yield Round(number, len(bought), model, tuple(evaluations), signals.cost + batch.cost + model.cost)
+
+
+def _signals(desk: Desk, needs: frozenset[str], model: Model, remake: Callable | None, folder: str, unlabeled: Indices, labeled: Indices) -> Signals:
+    """The signals that the strategy declared, (n, ...); live ones are NaN on rows that are labeled already."""
+    live = needs - desk.frozen if model.weights else frozenset()
+    columns: dict[str, np.ndarray] = {}
+    if needs - live:
+        base = desk.base_signals(needs - live)
+        columns |= {name: base.columns[name] for name in needs - live}
+    if not model.weights and needs:  # the first round: the base's signals, of which the file keeps the scalars and the price
+        kept = desk.store.keep(f"{folder}/signals.parquet", Signals, lambda: replace(base, columns={c: v for c, v in base.columns.items() if v.ndim == 1}))
+        return Signals(columns, kept.live, kept.cost)
+    if not live:
+        return Signals(columns)
+    kept = desk.store.keep(f"{folder}/signals.parquet", Signals, lambda: _score(desk, _at_hand(desk, model, remake), live, unlabeled, labeled))
+    return Signals(columns | {name: kept.columns[name] for name in live}, live, kept.cost)
+
+
+def _score(desk: Desk, model: Model, live: frozenset[str], unlabeled: Indices, labeled: Indices) -> Signals:
+    passes = [(unlabeled, desk.scorer(model, desk.pool.take(unlabeled), live, seed=0))]
+    if "embedding" in live and len(labeled):
+        passes.append((labeled, desk.scorer(model, desk.pool.take(labeled), frozenset({"embedding"}), seed=0)))
+    columns: dict[str, np.ndarray] = {}
+    for rows, part in passes:
+        for name, values in part.columns.items():
+            if name not in columns:
+                kind = values.dtype if values.dtype.kind == "f" else np.float32
+                columns[name] = np.full((len(desk.pool), *values.shape[1:]), np.nan, dtype=kind)
+            columns[name][rows] = values
+    return Signals(columns, live, sum((part.cost for _, part in passes[1:]), passes[0][1].cost))
+
+
+def _select(strategy: str, view: View, k: int, rng: np.random.Generator, pool: Pool) -> Selection:
+    picked = select(strategy, view, k, rng)
+    return Selection(
+        strategy,
+        tuple(p.id for p in pool.at(picked.rows)),
+        None if picked.scores is None else tuple(float(s) for s in picked.scores),
+        None if picked.represents is None else tuple(int(r) for r in picked.represents),
+    )
+
+
+def _annotate(oracle: Oracle, pool: Pool, rows: Indices, number: int) -> Batch:
+    batch = oracle([Request(prompt) for prompt in pool.at(rows)])
+    return replace(batch, annotations=tuple(replace(a, round=number) for a in batch.annotations))
+
+
+def _train(desk: Desk, seed: int, begin: Model, remake: Callable | None, lesson: Sequence[Annotation], folder: str) -> Model:
+    """Fine-tune in one canonical order with a seed that knows neither strategy, m nor round: the same set gives the same model."""
+    lesson = sorted(lesson, key=lambda a: a.prompt_id)
+    prompts = desk.pool.at(desk.pool.rows_of(a.prompt_id for a in lesson))
+    out = desk.store.root / folder / "model"
+    shutil.rmtree(out, ignore_errors=True)  # what a killed process left
+    model = desk.trainer(_at_hand(desk, begin, remake), prompts, lesson, out, seed=seeds.seed(seed, "train"))
+    return replace(model, base=begin.base, weights=f"{folder}/model", digest=hash_folder(out))
+
+
+def _evaluate(desk: Desk, evaluator: Evaluator, model: Model, remake: Callable) -> Evaluation:
+    return evaluator(_at_hand(desk, model, remake), seed=0)
+
+
+def _at_hand(desk: Desk, model: Model, remake: Callable[[], Model] | None) -> Model:
+    """The model with an absolute path. Weights that were not kept are made again, and must come out the same."""
+    if not model.weights:
+        return model
+    where = desk.store.root / model.weights
+    if not where.exists():
+        again = remake() if remake else model
+        if again.digest != model.digest:
+            raise DataError(f"{where}: weights trained again differ from those recorded ({again.digest}, {model.digest}); versions or threads have changed: start a new run")
+    return replace(model, weights=str(where))

@@ -1,0 +1,152 @@
+"""The command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 waiting for annotations."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import AwaitingAnnotations, ConfigError, OutlayError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="""Decide how to spend a fixed annotation budget when an LLM is fine-tuned: which prompts, chosen by which acquisition
+strategy, in how many rounds.
+
+Examples:
+
+    outlay study configs/quickstart.yaml                     run a study, or resume it
+
+    outlay study configs/quickstart.yaml seeds=5 budgets=[64,128]      grow it
+
+    outlay list strategies                                   what there is to compare
+
+    outlay report runs/quickstart                            make the tables and the report again
+""",
+)
+
+Config = Annotated[Path, typer.Argument(help="YAML or JSON file of the study.", show_default=False)]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override keys of the config, e.g. seeds=5 trainer.epochs=3.", show_default=False)]
+KINDS = {"strategies": "strategy", "pools": "pool", "scorers": "scorer", "trainers": "trainer", "oracles": "oracle", "evaluators": "evaluator", "executors": "executor"}
+
+
+@app.command()
+def study(
+    config: Config,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Run directory (default: runs/NAME).", show_default=False)] = None,
+    executor: Annotated[str | None, typer.Option(help="serial or processes (default: the config's).", show_default=False)] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the final table.")] = False,
+) -> None:
+    """Run a study. The same command again resumes it, or grows it when the config has more seeds, strategies, rounds, budgets
+    or evaluators than before.
+
+    Example: outlay study configs/quickstart.yaml --out runs/mine budgets=[64] seeds=2
+    """
+    from . import config as configs
+    from .study import run_study
+
+    asked = configs.load(config, [*(overrides or []), *([f"executor={executor}"] if executor else [])])
+    root = run_study(asked, out or Path("runs") / asked.name, quiet=quiet)
+    _show(root)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="Run directory.", show_default=False)]) -> None:
+    """Make the tables and the report of a run again, from its stage files.
+
+    Example: outlay report runs/quickstart
+    """
+    from . import results
+
+    if not (run / "study.json").exists():
+        raise ConfigError(f"{run} is not a run directory (no study.json in it); run `outlay study CONFIG --out {run}` first")
+    _complete(run)
+    results.write(run)
+    _show(run)
+
+
+@app.command()
+def validate(config: Config, overrides: Overrides = None) -> None:
+    """Check a config without running it; print the campaigns that it asks for.
+
+    Example: outlay validate configs/quickstart.yaml seeds=5
+    """
+    from . import config as configs
+    from . import grid
+    from .study import check
+
+    asked = configs.load(config, overrides or [])
+    check(asked)
+    cells = grid.asked(asked)
+    runs = {grid.runs_as(cell, asked).id for cell in cells}
+    typer.echo(f"{config} is valid: {len(cells)} cells, {len(runs)} campaigns to run, {len(grid.references(asked))} reference points of random's learning curve")
+    for name in sorted({c.strategy for c in cells if grid.collapses(c, asked)}):
+        typer.echo(f"  {name}: run at m = 1 only from a cold start: its signals are frozen and its picks nested, so more rounds change nothing")
+
+
+@app.command("list")
+def list_parts(kind: Annotated[str, typer.Argument(help=", ".join(KINDS), show_default=False)]) -> None:
+    """List the parts of a kind with their options and sources.
+
+    Example: outlay list strategies
+    """
+    import dataclasses
+    import inspect
+
+    from .errors import near
+    from .registry import cards
+
+    if kind not in KINDS:
+        raise ConfigError(f"cannot list '{kind}'; {near(kind, KINDS)}")
+    hidden = {"runtime", "benchmark", "items", "vault", "journal", "workers"}  # filled in by the program
+    for card in cards(KINDS[kind]):
+        marks = [m for m, on in (("nested", card.nested), ("reads groups", card.reads_groups)) if on]
+        needs = f"; needs {', '.join(sorted(card.needs))}" if card.needs else ""
+        typer.echo(f"{card.name}: {card.summary}{needs}{'; ' + ', '.join(marks) if marks else ''}")
+        for option, default in card.options.items():
+            if option not in hidden:
+                required = default in (inspect.Parameter.empty, dataclasses.MISSING)
+                typer.echo(f"    {option}{'' if required else f' = {default!r}'}")
+        if card.source:
+            typer.echo(f"    source: {card.source}")
+
+
+def _complete(run: Path) -> None:
+    """ConfigError if a stage is missing."""
+    from .progress import stage_files
+    from .store import Store
+
+    files = stage_files(Store(run).read("study.json", dict))
+    missing = [f for f in files if not (run / f).exists()]
+    if missing:
+        raise ConfigError(f"{run} is not finished: {len(missing)} of {len(files)} stages are missing; run the same `outlay study` command again to resume it")
+
+
+def _show(run: Path) -> None:
+    from .report import summary, write_report
+
+    page = write_report(run)
+    summary.show(run)
+    typer.echo(f"report: {page}")
+
+
+def main() -> None:
+    """Entry point: users see one line for an OutlayError, never a traceback."""
+    try:
+        app()
+    except AwaitingAnnotations as waiting:
+        print(waiting, file=sys.stderr)
+        raise SystemExit(3) from None
+    except OutlayError as bad:
+        print(f"error: {bad}", file=sys.stderr)
+        raise SystemExit(2 if isinstance(bad, ConfigError) else 1) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""YAML or JSON -> a validated study. Unknown keys are errors that name the near match."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import ConfigError, near
+from .schedule import SCHEDULES
+
+Spec = str | dict[str, Any]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Prices(_Section):
+    """Prices in US dollars. They may change at any time: results are priced when the tables are made."""
+
+    per_annotation: float = Field(1.0, ge=0)
+    per_device_hour: float = Field(1.0, ge=0)
+
+
+class Runtime(_Section):
+    """Options common to scoring, training and evaluation; see outlay.engine.runtime.Runtime."""
+
+    template: Literal["auto", "chat", "plain"] = "auto"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    device: str = "auto"
+    minibatch: int = Field(32, ge=1)
+    threads: int = Field(1, ge=1)
+
+
+class StudyConfig(_Section):
+    """A study: a grid of campaigns over one pool, at fixed annotation budgets.
+
+    The grid keys (strategies, rounds, schedules, starts, seeds, budgets) and `evaluators` may grow in an existing run;
+    prices, executor and workers may change; every other change makes it another study.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="names the run directory runs/NAME")
+    note: str = Field("", description="one sentence that the report prints under the title")
+    pool: Spec = Field(description="where the prompts come from")
+    pool_per_seed: int | None = Field(None, ge=2, description="each seed draws this many prompts of the pool by hashed id; null: all")
+    model: str = Field("tiny", description="tiny, smollm2, a folder or a hub id")
+    scorer: Spec = "llm"
+    trainer: Spec = "sft"
+    oracle: Spec = "replay"
+    evaluators: dict[str, Spec] = Field(min_length=1, description="name -> test; the first one leads the report")
+    embedding: Literal["frozen", "live"] = Field("frozen", description="embeddings for acquisition: base model, or current model")
+    runtime: Runtime = Runtime()
+
+    strategies: list[str] = Field(min_length=1)
+    rounds: list[int] = Field([1], min_length=1, description="numbers of rounds m")
+    schedules: list[str | list[int]] = Field(["even"], min_length=1)
+    starts: list[Literal["cold", "warm_all", "warm_new"]] = Field(["cold"], min_length=1)
+    seeds: list[int] = Field([0], min_length=1, description="a list, or a number of seeds")
+    budgets: list[int] = Field(min_length=1, description="annotations that may be paid for")
+
+    reference_curve: bool = Field(True, description="train on nested prefixes of random at every number of annotations, booked as measurement")
+    random_sets: int = Field(20, ge=2, description="random sets of the same size that each diversity number is compared with")
+    shard: int = Field(512, ge=1, description="prompts a shard when the whole pool is scored")
+    keep_models: Literal["last", "all"] = "last"
+    prices: Prices = Prices()
+    executor: str = "processes"
+    workers: int | None = Field(None, ge=1, description="worker processes; null: one per core")
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, value: Any) -> Any:
+        return list(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("strategies", "rounds", "schedules", "starts", "seeds", "budgets", mode="after")
+    @classmethod
+    def _unique(cls, value: list) -> list:
+        if len({json.dumps(v) for v in value}) < len(value):
+            raise ValueError(f"{value} names the same value twice")
+        return value
+
+    @field_validator("rounds", "budgets", mode="after")
+    @classmethod
+    def _positive(cls, value: list[int]) -> list[int]:
+        if min(value) < 1:
+            raise ValueError(f"{min(value)} is below 1")
+        return sorted(value)
+
+    @field_validator("schedules", mode="after")
+    @classmethod
+    def _known(cls, value: list) -> list:
+        for schedule in value:
+            if isinstance(schedule, str) and schedule not in SCHEDULES:
+                raise ValueError(f"unknown schedule '{schedule}'; {near(schedule, SCHEDULES)}, or a list of batch sizes")
+        return value
+
+    @field_validator("evaluators", mode="after")
+    @classmethod
+    def _plain(cls, value: dict) -> dict:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+                raise ValueError(f"evaluator name '{name}' may only have letters, digits, '.', '_' and '-'")
+        return value
+
+
+def _expand(value: Any, source: str) -> Any:
+    """${NAME} and ${NAME:-default} from the environment, in every string."""
+    if isinstance(value, dict):
+        return {k: _expand(v, source) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_expand(v, source) for v in value]
+    if not isinstance(value, str):
+        return value
+
+    def put(match: re.Match) -> str:
+        found = os.environ.get(match[1], match[3])
+        if found is None:
+            raise ConfigError(f"{source} needs the environment variable {match[1]}, which is not set (for {value!r})")
+        return found
+
+    return re.sub(r"\$\{(\w+)(:-([^}]*))?\}", put, value)
+
+
+def _override(raw: dict, assignment: str) -> None:
+    """Apply `a.b=value` (the value is YAML)."""
+    import yaml
+
+    key, sign, text = assignment.partition("=")
+    if not sign or not key:
+        raise ConfigError(f"cannot read '{assignment}'; overrides are written key=value, e.g. seeds=5 or trainer.epochs=3")
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = raw.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"'{assignment}': '{parent}' is {child!r}, it has no keys below it")
+        raw = child
+    raw[last] = yaml.safe_load(text)
+
+
+def _message(error: Any, where: str) -> str:
+    first = error.errors()[0]
+    path = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "extra_forbidden":
+        fields = StudyConfig.model_fields if len(first["loc"]) == 1 else {"prices": Prices, "runtime": Runtime}[str(first["loc"][0])].model_fields
+        return f"{where}: unknown key '{path}'; {near(str(first['loc'][-1]), fields)}"
+    if first["type"] == "missing":
+        return f"{where}: the key '{path}' is missing ({StudyConfig.model_fields[str(first['loc'][0])].description or 'it has no default'})"
+    return f"{where}: {path}: {first['msg'].removeprefix('Value error, ')}"
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
+    """The study of a YAML or JSON file, with key=value overrides. Every mistake is a ConfigError that names key and fix."""
+    import yaml
+
+    if not path.is_file():
+        raise ConfigError(f"config {path} does not exist; the folder configs/ of the repository has examples")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as bad:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(bad).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} must be a mapping of keys to values")
+    for assignment in overrides:
+        _override(raw, assignment)
+    return validate(_expand(raw, str(path)), str(path))
+
+
+def validate(raw: dict, where: str = "config") -> StudyConfig:
+    """A mapping -> StudyConfig, or a ConfigError in one line."""
+    try:
+        return StudyConfig.model_validate(raw)
+    except ValidationError as bad:
+        raise ConfigError(_message(bad, where)) from None

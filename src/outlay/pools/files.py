@@ -1,0 +1,105 @@
+"""A pool from one file: JSONL, CSV, TSV or Parquet with one prompt a row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import DataError, near
+from ..registry import register
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def text_id(text: str) -> str:
+    """An id made from the prompt itself, for data that has none."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _jsonl(path: Path) -> list[dict[str, Any]]:
+    rows = []
+    with open(path, encoding="utf-8", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as bad:
+                raise DataError(f"{path}, line {number}: not JSON ({bad.msg} at column {bad.colno}); every line must be one JSON object") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {number}: a {type(row).__name__} where a JSON object is expected")
+            rows.append(row | {"": number})
+    return rows
+
+
+def _separated(path: Path, separator: str) -> list[dict[str, Any]]:
+    import csv
+
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.DictReader(file, delimiter=separator, strict=True)
+        rows = []
+        try:
+            for row in reader:
+                if None in row or None in row.values():
+                    raise DataError(f"{path}, line {reader.line_num}: the number of fields differs from the header ({len(reader.fieldnames or ())}); check the quoting")
+                rows.append(row | {"": reader.line_num})
+        except csv.Error as bad:
+            raise DataError(f"{path}, line {reader.line_num}: {bad}; check the quoting") from None
+    return rows
+
+
+def _parquet(path: Path) -> list[dict[str, Any]]:
+    import pyarrow.parquet as pq
+
+    return [row | {"": number} for number, row in enumerate(pq.read_table(path).to_pylist(), 1)]
+
+
+READERS = {".jsonl": _jsonl, ".csv": lambda p: _separated(p, ","), ".tsv": lambda p: _separated(p, "\t"), ".parquet": _parquet}
+
+
+@register("pool", "file")
+@dataclass(frozen=True, kw_only=True)
+class FilePool:
+    """One prompt a row, from a JSONL, CSV, TSV or Parquet file with the columns `text`, `response`, `group` and `id`.
+
+    `group` and `id` may be None: no groups; ids from the text. `response` may be None for a pool that people will answer.
+    """
+
+    path: Path
+    text: str = "prompt"
+    response: str | None = "response"
+    group: str | None = None
+    id: str | None = None
+
+    def __call__(self) -> pa.Table:
+        """-> table id, text, group, response. DataError names the file and line of a malformed row."""
+        import pyarrow as pa
+
+        if not self.path.is_file():
+            raise DataError(f"pool file {self.path} does not exist; check the path in the config")
+        if self.path.suffix not in READERS:
+            raise DataError(f"pool file {self.path}: unknown ending '{self.path.suffix}'; use one of {', '.join(READERS)}")
+        try:
+            rows = READERS[self.path.suffix](self.path)
+        except UnicodeDecodeError as bad:
+            raise DataError(f"{self.path}: byte {bad.start} is not UTF-8; save the file as UTF-8") from None
+        out: dict[str, list[str]] = {"id": [], "text": [], "group": [], "response": []}
+        for row in rows:
+            text = self._field(row, self.text)
+            out["text"].append(text)
+            out["response"].append(self._field(row, self.response) if self.response else "")
+            out["group"].append(self._field(row, self.group) if self.group else "")
+            out["id"].append(self._field(row, self.id) if self.id else text_id(text))
+        return pa.table({name: pa.array(values, pa.string()) for name, values in out.items()})
+
+    def _field(self, row: dict[str, Any], name: str) -> str:
+        if name not in row:
+            found = [k for k in row if k]
+            raise DataError(f"{self.path}, line {row['']}: no field '{name}' (found: {', '.join(found)}); {near(name, found)}")
+        if not isinstance(row[name], str | int) or isinstance(row[name], bool):
+            raise DataError(f"{self.path}, line {row['']}: field '{name}' is {row[name]!r}, a text is expected")
+        return str(row[name])

@@ -1,0 +1,202 @@
+"""A study: a grid of campaigns over one pool. Sets up the run directory, runs shared stages, then campaigns, then tables."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from . import __version__, grid, pools, registry, results
+from .config import StudyConfig
+from .errors import ConfigError, RunConflict
+from .progress import Progress
+from .store import Store, write_atomic
+from .workbench import Task, campaign_of, part, perform
+
+GROWING = {"strategies", "rounds", "schedules", "starts", "seeds", "budgets"}
+FREE = {"prices", "executor", "workers", "note", "keep_models"}  # may change without changing what a cell is
+PACKAGES = ("torch", "transformers", "peft", "numpy", "pandas", "pyarrow", "scikit-learn")
+
+
+def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
+    """Run or resume the study in the run directory `root`; -> root. The same call again continues where it stopped."""
+    store = Store(root)
+    check(config)
+    root.mkdir(parents=True, exist_ok=True)
+    with store.lock(".lock"):
+        study = set_up(config, store)
+        where = str(root.resolve())
+        executor = registry.build("executor", config.executor, workers=config.workers)
+        with Progress(root, study, quiet=quiet) as progress:
+            for title, tasks in waves(study, where):
+                progress.stage(title)
+                for _ in executor.map(perform, tasks):
+                    pass
+        results.write(root)
+    return root
+
+
+def check(config: StudyConfig) -> None:
+    """Everything that can be wrong before anything is read: parts, options, budgets against rounds."""
+    for strategy in config.strategies:
+        registry.build("strategy", strategy)
+    nowhere = Path("unused")
+    part(config, "pool", config.pool)
+    part(config, "trainer", config.trainer)
+    part(config, "oracle", config.oracle, vault=nowhere, journal=nowhere)
+    for name, spec in config.evaluators.items():
+        use, options = registry.parse(spec)
+        source = options.pop("source", None)
+        if "items" in registry.card("evaluator", use).options and source is None:
+            raise ConfigError(f"evaluator '{name}' needs the key 'source': the pool part that gives its items")
+        part(config, "evaluator", {"use": use, **options}, benchmark=name, items=nowhere)
+        if source is not None:
+            registry.build("pool", source)
+    registry.card("executor", config.executor)
+    scorer = part(config, "scorer", config.scorer)
+    for strategy in config.strategies:
+        missing = registry.card("strategy", registry.parse(strategy)[0]).needs - set(scorer.provides)
+        if missing:
+            raise ConfigError(f"strategy '{strategy}' needs the signals {sorted(missing)}, which the scorer does not give (it gives {', '.join(sorted(scorer.provides))})")
+    for cell in grid.asked(config):
+        _ = cell.sizes  # raises for m above the budget
+
+
+def set_up(config: StudyConfig, store: Store) -> dict:
+    """Write the pool, the vault, the tests and study.json; or check that the run directory is of the same study, and grow it."""
+    old = store.read("study.json", dict) if (store.root / "study.json").exists() else None
+    if old:
+        _same(old["config"], config.model_dump(mode="json"), store.root)
+    pool = pools.check("pool", registry.build("pool", config.pool)())
+    record = {"fingerprint": pools.pool_of("pool", pool).fingerprint, "prompts": pool.num_rows, "repeated": pools.repeated(pool)}
+    if old and old["pool"] != record:
+        raise RunConflict(f"the pool has changed since {store.root} was started ({old['pool']['prompts']} prompts then, {record['prompts']} now); restore it or choose another --out")
+    share = config.pool_per_seed or pool.num_rows
+    if share > pool.num_rows:
+        raise ConfigError(f"pool_per_seed {share} is more than the {pool.num_rows} prompts of the pool")
+    if max(config.budgets) > share:
+        raise ConfigError(f"budget {max(config.budgets)} is above the {share} prompts that each seed can buy from; lower the budget or enlarge the pool")
+    tests = {}
+    for name, spec in config.evaluators.items():
+        source = registry.parse(spec)[1].get("source")
+        if source is not None:
+            table = pools.check(f"evaluator '{name}'", registry.build("pool", source)())
+            pools.require_disjoint(pool, table, name)
+            tests[name] = table
+    model = _model_digest(config)
+    if old and old["model"] != model:
+        raise RunConflict(f"model '{config.model}' has changed since {store.root} was started ({old['model']} then, {model} now); restore it or choose another --out")
+    _write_once(store, "shared/pool.parquet", pools.pool_of("pool", pool).table)
+    _write_once(store, "shared/vault.parquet", pools.vault_of(pool))
+    for name, table in tests.items():
+        _write_once(store, f"shared/tests/{name}.parquet", table)
+    merged = _merge(old["config"], config) if old else config
+    wanted = [grid.runs_as(cell, merged) for cell in grid.asked(merged)] + grid.references(merged)
+    entries, shared = grid.lay_out(wanted, old["campaigns"] if old else {})
+    needs = old["needs"] if old else []
+    have = {n for group in needs for n in group}
+    want = frozenset({"embedding"}).union(*(registry.card("strategy", registry.parse(c.strategy)[0]).needs for c in wanted))
+    if want - have:
+        needs = [*needs, sorted(want - have)]
+    study = {
+        "outlay": __version__,
+        "versions": old["versions"] if old else {"python": platform.python_version(), **_versions()},
+        "config": merged.model_dump(mode="json"),
+        "pool": record,
+        "model": model,
+        "needs": needs,
+        "campaigns": entries,
+        "shared_folders": shared,
+    }
+    if study != old:
+        store.write("study.json", study)
+    return study
+
+
+def waves(study: dict, root: str) -> list[tuple[str, list[Task]]]:
+    """The tasks in order of dependence: [(what, tasks that may run at once)]."""
+    merged = StudyConfig.model_validate(study["config"])
+    shards = -(-study["pool"]["prompts"] // merged.shard)
+    shared = [Task(root, "tfidf")]
+    shared += [Task(root, "signals", (group, shard)) for group in range(len(study["needs"])) for shard in range(shards)]
+    shared += [Task(root, "base_evaluation", (name,)) for name in merged.evaluators]
+    bands = set()
+    branches: dict[int, list[Task]] = {}  # rounds that several campaigns share, by round: one of them does it before the others need it
+    for name, entry in study["campaigns"].items():
+        campaign = campaign_of(entry)
+        for number, folder in enumerate(entry["folders"], 1):
+            bands.add((campaign.seed, sum(campaign.sizes[:number])))
+            if folder in study["shared_folders"] and folder.split("/")[1] == name:
+                branches.setdefault(number, []).append(Task(root, "campaign", (name, number)))
+    return [
+        ("base model", shared),
+        ("random sets", [Task(root, "band", band) for band in sorted(bands)]),
+        *(("shared rounds", branches[number]) for number in sorted(branches)),
+        ("campaigns", [Task(root, "campaign", (name,)) for name in _longest_first(study)]),
+    ]
+
+
+def _longest_first(study: dict) -> list[str]:
+    """Longest campaigns first, so that no worker idles at the end. (Order never changes a result: shared rounds ran before.)"""
+
+    def work(entry: dict) -> int:
+        campaign = campaign_of(entry)
+        return sum(sum(campaign.sizes[: j + 1]) + 200 for j in range(campaign.rounds))
+
+    return sorted(study["campaigns"], key=lambda name: -work(study["campaigns"][name]))
+
+
+def _write_once(store: Store, path: str, table: Any) -> None:
+    import io
+
+    import pyarrow.parquet as pq
+
+    if not (store.root / path).exists():
+        sink = io.BytesIO()
+        pq.write_table(table, sink)
+        write_atomic(store.root / path, sink.getvalue())
+
+
+def _same(old: dict, new: dict, root: Path) -> None:
+    """RunConflict names the first key in which another study differs."""
+    for key in new:
+        if key in GROWING | FREE:
+            continue
+        if key == "evaluators":
+            for name in set(old[key]) & set(new[key]):
+                if old[key][name] != new[key][name]:
+                    raise RunConflict(f"{root} holds another study: evaluator '{name}' was {old[key][name]!r}, is {new[key][name]!r}; choose another --out or restore it")
+        elif old.get(key) != new[key]:
+            raise RunConflict(f"{root} holds another study: {key} was {old.get(key)!r}, is {new[key]!r}; choose another --out or restore it")
+
+
+def _merge(old: dict, new: StudyConfig) -> StudyConfig:
+    """The union of the grids: what the run held stays, what is asked for now is added."""
+    grown: dict[str, Any] = {key: [*old[key], *(v for v in getattr(new, key) if v not in old[key])] for key in GROWING}
+    grown["rounds"], grown["budgets"] = sorted(grown["rounds"]), sorted(grown["budgets"])
+    return new.model_copy(update=grown | {"evaluators": old["evaluators"] | new.evaluators})
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _model_digest(config: StudyConfig) -> str:
+    """Hash of the base model's files where it is a local folder; its id otherwise."""
+    if registry.parse(config.scorer)[0] != "llm":
+        return config.model
+    from .engine.load import resolve
+    from .store import hash_folder
+
+    where = resolve(config.model)
+    return hash_folder(Path(where)) if os.path.isdir(where) else where
+
+

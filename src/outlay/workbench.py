@@ -1,0 +1,211 @@
+"""A worker's view of a run directory: builds the parts from study.json and does one task at a time.
+
+Everything a worker needs is in the run directory, so a task is a few strings and runs anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import pools, registry, seeds
+from .campaign import Campaign, Desk, run
+from .config import StudyConfig
+from .measure import diversity
+from .store import Store
+from .types import Cost, Evaluation, Indices, Model, Pool, Signals
+
+EMBEDDINGS = ("model", "tfidf")  # diversity is measured in both; no strategy sees the second one
+TOKEN_COUNTS = frozenset({"prompt_tokens", "response_tokens"})
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One piece of work of a study: a shared stage, or a campaign."""
+
+    root: str
+    kind: str
+    args: tuple[Any, ...] = ()
+
+
+def perform(task: Task) -> None:
+    """Do a task; what it makes is in the run directory."""
+    bench = open_bench(task.root, os.stat(Path(task.root) / "study.json").st_mtime_ns)
+    getattr(bench, f"do_{task.kind}")(*task.args)
+
+
+@lru_cache(maxsize=1)
+def open_bench(root: str, _mtime: int) -> Workbench:
+    """The workbench of a run, kept between the tasks of one process."""
+    store = Store(Path(root))
+    study = store.read("study.json", dict)
+    return Workbench(store, study, StudyConfig.model_validate(study["config"]))
+
+
+def part(config: StudyConfig, kind: str, spec: Any, **extra: Any) -> Any:
+    """Build a part. It gets the study's runtime and those of the `extra` options that it takes."""
+    takes = registry.card(kind, registry.parse(spec)[0]).options
+    if "runtime" in takes:
+        from .engine.runtime import Runtime
+
+        extra["runtime"] = Runtime(**config.runtime.model_dump())
+    return registry.build(kind, spec, **{k: v for k, v in extra.items() if k in takes})
+
+
+@dataclass(frozen=True, eq=False)
+class Workbench:
+    """The parts of a run, built when they are first used."""
+
+    store: Store
+    study: dict
+    config: StudyConfig
+
+    # -- parts -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def base(self) -> Model:
+        return Model(self.config.model)
+
+    @cache  # noqa: B019  (one workbench a process)
+    def pool(self) -> Pool:
+        return pools.pool_of(registry.parse(self.config.pool)[0], pools.read(self.store.root / "shared/pool.parquet"))
+
+    def rows(self, seed: int) -> Indices:
+        """This seed's share of the pool, in pool order: the prompts with the smallest hash(seed, id)."""
+        n = self.config.pool_per_seed or len(self.pool())
+        return np.sort(np.argsort(seeds.lottery(seed, self.pool().ids, "share"), kind="stable")[:n])
+
+    @cache  # noqa: B019
+    def scorer(self) -> Any:
+        return part(self.config, "scorer", self.config.scorer)
+
+    @cache  # noqa: B019
+    def evaluators(self) -> dict[str, Any]:
+        parts = {}
+        for name, spec in self.config.evaluators.items():
+            use, options = registry.parse(spec)
+            options.pop("source", None)  # written to shared/tests when the study was set up
+            parts[name] = part(self.config, "evaluator", {"use": use, **options}, benchmark=name, items=self.store.root / f"shared/tests/{name}.parquet")
+        return parts
+
+    # -- shared stages -----------------------------------------------------------------------------------------------------
+
+    def shards(self) -> int:
+        return -(-len(self.pool()) // self.config.shard)
+
+    def shard_path(self, group: int, shard: int) -> str:
+        return f"shared/signals-{group}/shard-{shard:05d}.parquet"
+
+    def do_signals(self, group: int, shard: int) -> None:
+        """The base model's signals of one shard of the whole pool. `group` is a set of needs: a grown study adds one."""
+        needs = frozenset(self.study["needs"][group])
+        part = self.pool().take(np.arange(len(self.pool()))[shard * self.config.shard : (shard + 1) * self.config.shard])
+        self.store.keep(self.shard_path(group, shard), Signals, lambda: self.scorer()(self.base, part, needs, seed=0))
+
+    def do_base_evaluation(self, name: str) -> None:
+        """Round 0: the untouched base on one benchmark."""
+        self.store.keep(f"shared/base/evaluation-{name}.parquet", Evaluation, lambda: self.evaluators()[name](self.base, seed=0))
+
+    def do_tfidf(self) -> None:
+        """The embedding that no strategy sees."""
+        from .measure.embed import tfidf
+
+        self.store.keep("shared/tfidf.json", dict, lambda: {"array": self.store.array(tfidf(self.pool().texts))})
+
+    def do_band(self, seed: int, size: int) -> None:
+        """Diversity of random sets of this size from this seed's share of the pool."""
+
+        def make() -> dict:
+            rng = seeds.generator(seed, "band", size)
+            space, groups = self.spaces(seed), self.pool().take(self.rows(seed)).groups
+            return {name: diversity.random_band(space[name], groups, size, self.config.random_sets, rng) for name in EMBEDDINGS}
+
+        self.store.keep(f"shared/bands/s{seed}-n{size}.json", dict, make)
+
+    # -- what campaigns read -----------------------------------------------------------------------------------------------
+
+    @cache  # noqa: B019
+    def base_signals(self) -> tuple[Signals, np.ndarray]:
+        """Base signals of the whole pool and the share of the measured seconds of each prompt. (n,) and (n, d)."""
+        columns: dict[str, np.ndarray] = {}
+        seconds = np.zeros(len(self.pool()))
+        for group in range(len(self.study["needs"])):
+            parts = [self.store.read(self.shard_path(group, shard), Signals) for shard in range(self.shards())]
+            for name in parts[0].columns:
+                values = np.concatenate([np.asarray(p.columns[name]) for p in parts])
+                columns[name] = np.maximum(columns[name], values) if name in TOKEN_COUNTS and name in columns else values
+            if group == 0:
+                at = np.cumsum([0, *(len(p.columns["prompt_tokens"]) for p in parts)])
+                for p, low, high in zip(parts, at[:-1], at[1:], strict=True):
+                    seconds[low:high] = p.cost.seconds / (high - low)
+        return Signals(columns), seconds
+
+    def signals_for(self, seed: int, needs: frozenset[str]) -> Signals:
+        """The base's signals of this seed's share, priced as if it had been scored alone, for these needs only."""
+        rows = self.rows(seed)
+        whole, seconds = self.base_signals()
+        columns = {name: whole.columns[name][rows] for name in (*sorted(needs), *sorted(TOKEN_COUNTS))}
+        decoded = bool(needs - {"embedding"})
+        prompt, generated = columns["prompt_tokens"], columns["response_tokens"]
+        flops = self.scorer().price(self.base, prompt, generated if decoded else np.zeros_like(generated), needs)
+        everything = self.scorer().price(self.base, prompt, generated, frozenset(self.study["needs"][0]))
+        cost = Cost(
+            seconds=float(seconds[rows].sum() * flops / max(everything, 1)),
+            flops=int(flops),
+            prompt_tokens=int(prompt.sum()),
+            generated_tokens=int(generated.sum()) if decoded else 0,
+        )
+        return Signals(columns, needs, cost)
+
+    @cache  # noqa: B019
+    def spaces(self, seed: int) -> dict[str, np.ndarray]:
+        """Embeddings of this seed's share in which diversity is measured, centred and normalised. name -> (n, d)."""
+        rows = self.rows(seed)
+        other = np.load(self.store.root / self.store.read("shared/tfidf.json", dict)["array"], mmap_mode="r", allow_pickle=False)
+        return {"model": diversity.prepare(self.base_signals()[0].columns["embedding"][rows]), "tfidf": diversity.prepare(np.asarray(other[rows]))}
+
+    # -- campaigns ---------------------------------------------------------------------------------------------------------
+
+    def desk(self, campaign: Campaign, folders: list[str], rounds: int) -> Desk:
+        root, pool = self.store.root, self.pool().take(self.rows(campaign.seed))
+        vault, journal = root / "shared/vault.parquet", root / "campaigns" / campaign.id / "reveals.jsonl"
+        groups, spaces = pool.groups, self.spaces(campaign.seed)
+        return Desk(
+            store=self.store,
+            pool=pool,
+            base=self.base,
+            base_signals=lambda needs: self.signals_for(campaign.seed, needs),
+            scorer=self.scorer(),
+            oracle=part(self.config, "oracle", self.config.oracle, vault=vault, journal=journal),
+            trainer=part(self.config, "trainer", self.config.trainer),
+            evaluators=self.evaluators(),
+            diversity=lambda rows: {name: diversity.panel(spaces[name], groups, rows) for name in EMBEDDINGS},
+            folders=folders[:rounds],
+            shared=frozenset(self.study["shared_folders"]),
+            frozen=frozenset({"embedding"}) if self.config.embedding == "frozen" else frozenset(),
+            keep_models=self.config.keep_models,
+        )
+
+    def do_campaign(self, name: str, rounds: int | None = None) -> None:
+        """Run one campaign, or its first rounds where others branch off there."""
+        entry = self.study["campaigns"][name]
+        campaign = campaign_of(entry)
+        rounds = rounds or campaign.rounds
+        with self.store.lock(f"campaigns/{name}/.lock", wait=60):
+            cut = replace(campaign, rounds=rounds, schedule=campaign.sizes[:rounds], budget=sum(campaign.sizes[:rounds])) if rounds < campaign.rounds else campaign
+            desk = self.desk(campaign, entry["folders"], rounds)
+            for _ in run(cut, desk):
+                pass
+
+
+def campaign_of(entry: dict) -> Campaign:
+    """The campaign of an entry in study.json."""
+    values = {k: v for k, v in entry.items() if k != "folders"}
+    if isinstance(values["schedule"], list):
+        values["schedule"] = tuple(values["schedule"])
+    return Campaign(**values)
