@@ -14,7 +14,7 @@ from functools import partial
 import numpy as np
 
 from . import registry, schedule, seeds
-from .acquisition import select
+from .acquisition import SignalError, select
 from .errors import DataError
 from .store import Store, hash_folder
 from .types import Annotation, Batch, Evaluation, Evaluator, Indices, Model, Oracle, Pool, Request, Round, Scorer, Selection, Signals, Trainer, View
@@ -137,7 +137,10 @@ def _score(desk: Desk, model: Model, live: frozenset[str], unlabeled: Indices, l
 
 
 def _select(strategy: str, view: View, k: int, rng: np.random.Generator, pool: Pool) -> Selection:
-    picked = select(strategy, view, k, rng)
+    try:
+        picked = select(strategy, view, k, rng)
+    except SignalError as bad:
+        raise DataError(f"prompt '{pool.at([bad.row])[0].id}': {bad}") from None
     return Selection(
         strategy,
         tuple(p.id for p in pool.at(picked.rows)),

@@ -88,8 +88,8 @@ def _bench(evaluation: Evaluation) -> dict[str, Any]:
 
 def _diversity(panel: dict, band: dict) -> dict[str, float]:
     """{"model": {"vendi": 3.1}} -> {"vendi_model": 3.1, "vendi_model_random": .., "vendi_model_random_low": .., ...}; group
-    measures do not depend on the embedding and stand once."""
-    row = {}
+    measures do not depend on the embedding and stand once (NaN where the pool has no groups)."""
+    row = {f"group_{key}{end}": float("nan") for key in ("coverage", "entropy", "entropy_share") for end in ("", "_random", "_random_low", "_random_high")}
     for space in EMBEDDINGS:
         for key, value in panel[space].items():
             name = key if key.startswith("group_") else f"{key}_{space}"

@@ -123,7 +123,7 @@ class Workbench:
         def make() -> dict:
             rng = seeds.generator(seed, "band", size)
             space, groups = self.spaces(seed), self.pool().take(self.rows(seed)).groups
-            return {name: diversity.random_band(space[name], groups, size, self.config.random_sets, rng) for name in EMBEDDINGS}
+            return {name: _known(diversity.random_band(space[name], groups, size, self.config.random_sets, rng)) for name in EMBEDDINGS}
 
         self.store.keep(f"shared/bands/s{seed}-n{size}.json", dict, make)
 
@@ -184,7 +184,7 @@ class Workbench:
             oracle=part(self.config, "oracle", self.config.oracle, vault=vault, journal=journal),
             trainer=part(self.config, "trainer", self.config.trainer),
             evaluators=self.evaluators(),
-            diversity=lambda rows: {name: diversity.panel(spaces[name], groups, rows) for name in EMBEDDINGS},
+            diversity=lambda rows: {name: _known(diversity.panel(spaces[name], groups, rows)) for name in EMBEDDINGS},
             folders=folders[:rounds],
             shared=frozenset(self.study["shared_folders"]),
             frozen=frozenset({"embedding"}) if self.config.embedding == "frozen" else frozenset(),
@@ -201,6 +201,11 @@ class Workbench:
             desk = self.desk(campaign, entry["folders"], rounds)
             for _ in run(cut, desk):
                 pass
+
+
+def _known(measures: dict[str, Any]) -> dict[str, Any]:
+    """Without the measures that a pool without groups does not have (NaN, which JSON does not have either)."""
+    return {name: value for name, value in measures.items() if not np.isnan(np.atleast_1d(value)).any()}
 
 
 def campaign_of(entry: dict) -> Campaign:
