@@ -1,0 +1,144 @@
+"""Facility location by exact lazy greedy on dense similarities.
+
+f(S) = sum over all pool rows i of max(0, max over j in S of s(i, j)): how well every prompt is represented by its most
+similar chosen one. Greedy reaches 1 - 1/e of the optimum (Nemhauser, Wolsey & Fisher 1978); lazy evaluation skips candidates
+whose old gain, an upper bound by submodularity, is already too small (Minoux 1978) and picks the same rows.
+
+s is the cosine ("cosine"; opposite prompts do not represent each other, so below 0 counts as 0) or exp(-|x-y|^2 / (width *
+mean |x-y|^2)) of the L2-normalised rows ("rbf", the mean over all pairs of the pool).
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ConfigError, OutlayError, near
+from ..types import Floats, Indices
+
+KERNELS = ("cosine", "rbf")
+MEMORY_LIMIT = 2 << 30  # bytes of similarities that we hold at once
+BLOCK = 1024  # rows of similarities computed at once
+# Similarities are whole multiples of this. Then float64 sums of them are exact, so that equal prompts have equal gains, lazy
+# and plain greedy agree to the last bit, and the rounding of a matrix product does not decide what is bought.
+GRAIN = np.float32(2.0**-20)
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """The chosen rows, most useful first, and by how much each raised f when it was chosen. Both (k,)."""
+
+    picks: Indices
+    gains: Floats
+
+
+def cover(embedding: Floats, k: int, *, candidates: Indices, chosen: Indices, kernel: str = "cosine", width: float = 0.1) -> Cover:
+    """The k candidates that greedily raise f most, given the rows that are already chosen. embedding (n, d).
+
+    Ties go to the candidate that stands first in `candidates`.
+    """
+    points = unit(embedding)
+    needed = len(candidates) * len(points) * points.itemsize
+    if needed > MEMORY_LIMIT:
+        raise OutlayError(
+            f"facility location of {len(candidates)} candidates over {len(points)} rows needs {needed / 2**30:.1f} GiB of similarities, "
+            f"the limit is {MEMORY_LIMIT / 2**30:.1f}; use a smaller pool, or a strategy without pairwise similarities"
+        )
+    similar = np.empty((len(candidates), len(points)), dtype=np.float32)
+    for at, block in _similarities(points, candidates, kernel, width):
+        similar[at] = block
+    best = _best(points, chosen, kernel, width)
+
+    heap = [(-_gain(row, best), place) for place, row in enumerate(similar)]
+    heapq.heapify(heap)
+    fresh = np.zeros(len(candidates), dtype=np.int64)  # number of picks when this candidate's gain was last computed
+    picks: list[int] = []
+    gains: list[float] = []
+    while len(picks) < k:
+        bound, place = heap[0]
+        if fresh[place] == len(picks):
+            heapq.heappop(heap)
+            picks.append(place)
+            gains.append(-bound)
+            np.maximum(best, similar[place], out=best)
+        else:
+            fresh[place] = len(picks)
+            heapq.heapreplace(heap, (-_gain(similar[place], best), place))
+    return Cover(np.asarray(candidates, dtype=np.int64)[picks], np.array(gains))
+
+
+def gains_in_order(embedding: Floats, picks: Indices, *, chosen: Indices, kernel: str = "cosine", width: float = 0.1) -> Floats:
+    """By how much each pick raises f when the picks are added to `chosen` in their order. -> (k,)."""
+    points = unit(embedding)
+    best = _best(points, chosen, kernel, width)
+    gains = []
+    for _, block in _similarities(points, picks, kernel, width):
+        for row in block:
+            gains.append(_gain(row, best))
+            np.maximum(best, row, out=best)
+    return np.array(gains)
+
+
+def represented(embedding: Floats, picks: Indices, *, chosen: Indices) -> Indices:
+    """For each pick, how many of the n rows have it as their most similar one (cosine) among `chosen` and all picks. -> (k,).
+
+    Where several are equally similar, the earlier one counts: a duplicate of a chosen row represents nobody new.
+    """
+    points = unit(embedding)
+    best = np.full(len(points), -np.inf, dtype=np.float32)
+    owner = np.zeros(len(points), dtype=np.int64)
+    centres = np.concatenate([chosen, picks]).astype(np.int64)
+    for at, block in _similarities(points, centres, "cosine", 0.0):
+        nearest = block.argmax(axis=0)
+        value = np.take_along_axis(block, nearest[None], axis=0)[0]
+        closer = value > best
+        owner[closer] = nearest[closer] + at.start
+        best[closer] = value[closer]
+    return np.bincount(owner, minlength=len(centres))[len(chosen) :]
+
+
+def unit(embedding: Floats) -> Floats:
+    """Rows of length 1 in float32; zero rows stay zero, similar to nothing. (n, d) -> (n, d)."""
+    points = np.asarray(embedding, dtype=np.float32)
+    length = np.linalg.norm(points, axis=1, keepdims=True)
+    return np.divide(points, length, out=np.zeros_like(points), where=length > 0)
+
+
+def _gain(row: Floats, best: Floats) -> float:
+    return float(np.maximum(row - best, 0).sum(dtype=np.float64))
+
+
+def _best(points: Floats, chosen: Indices, kernel: str, width: float) -> Floats:
+    """Similarity of every row to its most similar chosen one, at least 0. -> (n,)."""
+    best = np.zeros(len(points), dtype=np.float32)
+    for _, block in _similarities(points, chosen, kernel, width):
+        np.maximum(best, block.max(axis=0), out=best)
+    return best
+
+
+def _similarities(points: Floats, rows: Indices, kernel: str, width: float) -> Iterator[tuple[slice, Floats]]:
+    """Blocks of the similarities of `rows` to all points: (which of `rows`, (block, n) float32)."""
+    if kernel not in KERNELS:
+        raise ConfigError(f"unknown kernel '{kernel}'; {near(kernel, KERNELS)}")
+    if kernel == "rbf":
+        if not width > 0:
+            raise ConfigError(f"the kernel's width is a multiple of the mean squared distance and must be above 0, got {width}")
+        squares = np.einsum("nd,nd->n", points, points)
+        mean = points.mean(axis=0, dtype=np.float64)
+        spread = 2 * (squares.mean(dtype=np.float64) - mean @ mean)  # mean squared distance over all pairs
+        if spread < 1e-9:  # all rows are equal: any width says that they represent each other
+            spread = 1.0
+    rows = np.asarray(rows, dtype=np.int64)
+    for start in range(0, len(rows), BLOCK):
+        at = slice(start, min(start + BLOCK, len(rows)))
+        block = points[rows[at]] @ points.T
+        if kernel == "rbf":
+            block = np.exp((2 * block - squares[rows[at], None] - squares) / np.float32(width * spread))
+            np.minimum(block, 1, out=block)
+        block /= GRAIN
+        np.rint(block, out=block)
+        block *= GRAIN
+        yield at, block
