@@ -1,0 +1,96 @@
+"""Acquisition strategies: which k prompts to buy next. One small file per family; each strategy is a pure function.
+
+`select` is the only caller: it checks what goes in and what comes out, so that a strategy only ranks or picks.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import registry
+from ..coverage import facility
+from ..errors import ConfigError, DataError, OutlayError
+from ..types import Floats, Indices, Signals, View
+from . import baseline, coverage, uncertainty
+
+__all__ = ["Picked", "SignalError", "baseline", "coverage", "select", "uncertainty"]
+
+
+class SignalError(DataError):
+    """A signal that a strategy needs is not a number. `row` is the pool row, so that the caller can name the prompt."""
+
+    def __init__(self, signal: str, row: int, value: float):
+        super().__init__(f"signal '{signal}' is {value} in row {row}: score this prompt again or take it out of the pool")
+        self.signal, self.row = signal, row
+
+
+@dataclass(frozen=True, slots=True)
+class Picked:
+    """What a strategy chose, most wanted first (all (k,)). `scores` is what it maximised (None where it has no number);
+    `represents` counts the pool rows whose most similar bought row is this pick (None without an embedding)."""
+
+    rows: Indices
+    scores: Floats | None = None
+    represents: Indices | None = None
+
+
+def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Generator) -> Picked:
+    """Buy k unlabeled rows with the strategy of this spec, which sees its declared signals only.
+
+    Raises SignalError for NaN or infinity in a declared signal (of unlabeled rows; of all rows if it is (n, d)).
+    """
+    name, options = registry.parse(spec)
+    part = registry.build("strategy", spec)
+    card = registry.card("strategy", name)
+    if not 1 <= k <= len(view.unlabeled):
+        raise DataError(f"cannot buy {k} prompts: {len(view.unlabeled)} are unlabeled; choose a budget between 1 and the size of the pool")
+    seen = _declared(view, card)
+    rows = _checked(part(seen, k, rng), seen, k, name)
+    represents = facility.represented(seen.signals.columns["embedding"], rows, chosen=view.labeled) if "embedding" in card.needs else None
+    return Picked(rows, _scores(card, seen, rows, options), represents)
+
+
+def _declared(view: View, card: registry.Card) -> View:
+    """The view with nothing but what the card declares, read-only and free of NaN."""
+    columns = {}
+    for name in sorted(card.needs):
+        if name not in view.signals.columns:
+            raise ConfigError(f"strategy '{card.name}' needs the signal '{name}'; the scorer gave: {', '.join(sorted(view.signals.columns)) or 'none'}")
+        column = view.signals.columns[name].view()
+        column.flags.writeable = False
+        # Coverage looks at labeled rows too; a ranking does not, and a labeled row may be unmeasured.
+        rows = np.arange(len(column)) if column.ndim > 1 else view.unlabeled
+        bad = ~np.isfinite(column[rows].reshape(len(rows), -1)).all(axis=1)
+        if bad.any():
+            row = int(rows[bad][0])
+            raise SignalError(name, row, float(next(v for v in np.atleast_1d(column[row]) if not np.isfinite(v))))
+        columns[name] = column
+    groups = view.groups if card.reads_groups else np.zeros(len(view.groups), dtype="<U1")
+    return replace(view, signals=Signals(columns, view.signals.live & card.needs, view.signals.cost), groups=groups)
+
+
+def _checked(picks: Any, view: View, k: int, name: str) -> Indices:
+    rows = np.asarray(picks)
+    if rows.shape != (k,) or rows.dtype.kind not in "iu":
+        raise OutlayError(f"strategy '{name}' returned {rows.dtype} of shape {rows.shape} instead of {k} row numbers; run outlay.testing.check_strategy on it")
+    wrong = np.setdiff1d(rows, view.unlabeled)
+    if len(wrong) or len(np.unique(rows)) < k:
+        what = f"row {wrong[0]}, which is not unlabeled" if len(wrong) else "the same row twice"
+        raise OutlayError(f"strategy '{name}' chose {what}; it must return rows out of view.unlabeled: run outlay.testing.check_strategy on it")
+    return rows.astype(np.int64)
+
+
+def _scores(card: registry.Card, view: View, rows: Indices, options: Mapping[str, Any]) -> Floats | None:
+    """card.score at the picks: a signal ("-name" where the lowest is wanted) or a function, which gets those of the strategy's options that it has."""
+    if card.score is None:
+        return None
+    if callable(card.score):
+        known = inspect.signature(card.score).parameters
+        return np.asarray(card.score(view, rows, **{key: value for key, value in options.items() if key in known}), dtype=np.float64)
+    values = view.signals.columns[card.score.removeprefix("-")][rows].astype(np.float64)
+    return -values if card.score.startswith("-") else values
