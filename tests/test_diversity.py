@@ -1,0 +1,156 @@
+"""Diversity numbers against their definitions, and what they must not depend on."""
+
+import math
+import string
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from outlay.errors import DataError
+from outlay.measure import diversity
+from outlay.measure.embed import tfidf
+
+
+def cloud(n=60, d=5, seed=0):
+    return diversity.prepare(np.random.default_rng(seed).standard_normal((n, d)))
+
+
+def test_group_numbers_by_hand():
+    groups = np.array(["a", "a", "b", "b", "c", "d"])
+    found = diversity.panel(cloud(6), groups, np.array([0, 1, 2, 4]))
+    assert found["group_coverage"] == 0.75
+    assert found["group_entropy"] == pytest.approx(-(0.5 * math.log(0.5) + 2 * 0.25 * math.log(0.25)))
+    assert found["group_entropy_share"] == pytest.approx(found["group_entropy"] / math.log(4))
+
+
+def test_group_entropy_share_is_one_exactly_when_all_groups_are_bought_alike():
+    groups = np.repeat(["a", "b", "c"], 4)
+    assert diversity.panel(cloud(12), groups, np.array([0, 4, 8]))["group_entropy_share"] == pytest.approx(1)
+    assert diversity.panel(cloud(12), groups, np.array([0, 1, 2]))["group_entropy_share"] == 0
+
+
+def test_a_pool_without_groups_has_no_group_numbers_but_has_the_others():
+    found = diversity.panel(cloud(8), np.array([""] * 8), np.array([1, 2]))
+    assert [name for name, value in found.items() if math.isnan(value)] == ["group_coverage", "group_entropy", "group_entropy_share"]
+
+
+def test_nearest_distance_by_brute_force_and_in_blocks(monkeypatch):
+    points, bought = cloud(), np.array([3, 50, 17])
+    expected = np.mean([min(1 - points[i] @ points[j] for j in bought) for i in range(len(points))])
+    assert diversity.nearest_distance(points, bought) == pytest.approx(expected, abs=1e-6)
+    monkeypatch.setattr(diversity, "BLOCK", 7)
+    assert diversity.nearest_distance(points, bought) == pytest.approx(expected, abs=1e-6)
+    assert diversity.nearest_distance(points, np.arange(60)) == pytest.approx(0, abs=1e-6)
+
+
+def test_vendi_counts_different_rows_not_rows():
+    axes = np.eye(4, dtype=np.float32)
+    assert diversity.vendi(axes, np.array([0, 1, 2, 3])) == pytest.approx(4)
+    assert diversity.vendi(axes[[0, 0, 0]], np.array([0, 1, 2])) == pytest.approx(1)
+    assert diversity.vendi(axes[[0, 0, 1, 1]], np.arange(4)) == pytest.approx(2)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.integers(1, 25), st.integers(1, 8), st.integers(0, 10**6))
+def test_vendi_is_the_definition_whichever_kernel_is_smaller(n, d, seed):
+    points = np.random.default_rng(seed).standard_normal((n, d))
+    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    values = np.clip(np.linalg.eigvalsh(points @ points.T / n), 1e-300, None)
+    found = diversity.vendi(points, np.arange(n))
+    assert found == pytest.approx(np.exp(-(values * np.log(values)).sum()), rel=1e-6)
+    assert 1 - 1e-9 <= found <= min(n, d) + 1e-9
+    assert diversity.vendi(np.vstack([points, points]), np.arange(2 * n)) == pytest.approx(found, rel=1e-6)  # copies add nothing
+
+
+def test_prepare_takes_off_the_common_mean_that_hides_differences():
+    points = np.array([10.0, 0, 0]) + np.random.default_rng(0).standard_normal((200, 3)) * 0.01
+    ready = diversity.prepare(points)
+    np.testing.assert_allclose(np.linalg.norm(ready, axis=1), 1, atol=1e-6)
+    assert diversity.vendi(ready, np.arange(200)) > 2.5 and ready.dtype == np.float32
+
+
+def test_rows_equal_to_the_mean_are_alike_and_unlike_all_others():
+    ready = diversity.prepare(np.array([[1.0, 0], [-1, 0], [0, 0], [0, 0], [0, 2], [0, -2]]))
+    kernel = ready @ ready.T
+    assert kernel[2].tolist() == [0, 0, 1, 1, 0, 0] and np.allclose(np.diag(kernel), 1)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e6])
+def test_equal_rows_are_one_effective_row_not_rounding_noise(value):
+    ready = diversity.prepare(np.full((7, 3), value, dtype=np.float32))
+    assert diversity.vendi(ready, np.arange(7)) == pytest.approx(1) and diversity.nearest_distance(ready, np.array([0])) == pytest.approx(0)
+
+
+def test_prepare_refuses_nan():
+    with pytest.raises(DataError, match="1 NaN"):
+        diversity.prepare(np.array([[1.0, np.nan], [0, 1]]))
+
+
+def test_jaccard():
+    assert diversity.jaccard(["a", "b"], ["b", "c"]) == pytest.approx(1 / 3)
+    assert diversity.jaccard({"a"}, ("a", "a")) == 1 and diversity.jaccard(["a"], []) == 0 and math.isnan(diversity.jaccard([], []))
+
+
+def test_the_panel_does_not_depend_on_the_order_of_what_was_bought():
+    points, groups, bought = cloud(), np.array(list("abcde") * 12), np.random.default_rng(1).permutation(60)[:13]
+    assert diversity.panel(points, groups, bought) == pytest.approx(diversity.panel(points, groups, np.sort(bought)))
+
+
+def test_the_band_holds_random_sets_of_its_size_and_not_a_clump():
+    points, groups = cloud(200, 6), np.array([f"g{i}" for i in np.random.default_rng(0).integers(0, 10, 200)])
+    band = diversity.random_band(points, groups, 12, 400, np.random.default_rng(0))
+    rng = np.random.default_rng(5)
+    sets = [diversity.panel(points, groups, rng.choice(200, 12, replace=False)) for _ in range(300)]
+    for name in ("nearest_distance", "vendi", "group_entropy"):
+        mean, low, high = band[name]
+        assert low < mean < high
+        assert 0.9 < np.mean([low <= found[name] <= high for found in sets]) < 0.99
+    clump = np.argsort(-(points @ points[0]))[:12]
+    assert diversity.panel(points, groups, clump)["vendi"] < band["vendi"][1]
+    assert diversity.panel(points, groups, clump)["nearest_distance"] > band["nearest_distance"][2]
+
+
+def test_the_band_is_a_function_of_its_generator_and_the_whole_pool_has_no_spread():
+    points, groups = cloud(), np.array(["a", "b"] * 30)
+    a, b = (diversity.random_band(points, groups, 5, 20, np.random.default_rng(3)) for _ in range(2))
+    assert a == b
+    mean, low, high = diversity.random_band(points, groups, 60, 5, np.random.default_rng(3))["vendi"]
+    assert low == pytest.approx(mean) == high
+
+
+def test_impossible_sets_are_refused():
+    with pytest.raises(DataError, match="diversity of nothing"):
+        diversity.panel(cloud(), np.array(["a"] * 60), np.array([], dtype=int))
+    with pytest.raises(DataError, match="61 rows from a pool of 60"):
+        diversity.random_band(cloud(), np.array(["a"] * 60), 61, 5, np.random.default_rng(0))
+
+
+TOPICS = ("translate the sentence into french", "count the letters of the word", "sort these numbers from low to high", "write a rhyme about the sea")
+
+
+@pytest.mark.parametrize("repeats", [1, 8])
+def test_tfidf_puts_like_prompts_together_whether_short_or_long(repeats):
+    rng = np.random.default_rng(0)
+    filler = ["".join(rng.choice(list(string.ascii_lowercase), 6)) for _ in range(200)]
+    texts = [f"{TOPICS[i % 4]} " * repeats + " ".join(rng.choice(filler, repeats)) for i in range(80)]
+    ready = tfidf(texts, dimensions=16)
+    kernel, same = ready @ ready.T, np.arange(80)[:, None] % 4 == np.arange(80) % 4
+    assert kernel[same & ~np.eye(80, dtype=bool)].mean() > kernel[~same].mean() + 0.7
+    np.testing.assert_allclose(np.linalg.norm(ready, axis=1), 1, atol=1e-5)
+
+
+def test_tfidf_is_deterministic_and_leaves_the_global_generator_alone():
+    texts = [f"{topic} {i}" for i in range(20) for topic in TOPICS]
+    before = np.random.get_state()[1].copy()
+    a = tfidf(texts)
+    np.random.default_rng().random()
+    assert np.array_equal(a, tfidf(texts)) and np.array_equal(before, np.random.get_state()[1])
+
+
+def test_tfidf_of_tiny_and_of_equal_pools():
+    assert tfidf(["one prompt"]).shape[0] == 1 and tfidf(["a", "b"]).shape[0] == 2
+    assert diversity.vendi(tfidf(["the same"] * 5), np.arange(5)) == pytest.approx(1)
+    with pytest.raises(DataError, match="none of the 2 prompts"):
+        tfidf(["", " "])
