@@ -1,0 +1,7 @@
+"""The LLM: load, render, generate and score in one pass, train. torch and transformers are imported inside functions only."""
+
+from .runtime import Runtime
+from .scorer import LLMScorer
+from .trainer import SFT
+
+__all__ = ["SFT", "LLMScorer", "Runtime"]

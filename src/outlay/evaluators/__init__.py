@@ -1,0 +1,5 @@
+"""Benchmarks. Importing this package registers them."""
+
+from .heldout import HeldOut
+
+__all__ = ["HeldOut"]
