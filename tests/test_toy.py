@@ -20,7 +20,7 @@ EVERYTHING = toy.ToyScorer().provides
 def tests(tmp_path_factory):
     """A balanced test file."""
     path = tmp_path_factory.mktemp("toy") / "test.parquet"
-    pq.write_table(toy.ToyPool(size=300, side="test", mixture="balanced")(), path)
+    pq.write_table(toy.ToyPool(size=300, split="test", mixture="balanced")(), path)
     return path
 
 
@@ -47,7 +47,7 @@ def campaign(strategy, budget, rounds, tests, out, seed=0):
 
 
 def test_no_test_text_is_in_any_pool_and_ids_follow_texts():
-    held = [toy.ToyPool(size=300, side="test", seed=s, mixture=m)() for s in (0, 1) for m in ("zipf", "balanced")]
+    held = [toy.ToyPool(size=300, split="test", seed=s, mixture=m)() for s in (0, 1) for m in ("zipf", "balanced")]
     open_ = [toy.ToyPool(size=900, seed=s)() for s in (0, 1)]
     by_id = {}
     for table in held + open_:
@@ -197,7 +197,7 @@ def test_evaluation_columns_are_aligned_and_the_fingerprint_follows_the_items(te
 
 
 def test_the_parts_are_in_the_registry(tests):
-    assert registry.build("pool", "toy(size=10, side='test')") == toy.ToyPool(size=10, side="test")
+    assert registry.build("pool", "toy(size=10, split='test')") == toy.ToyPool(size=10, split="test")
     assert registry.build("evaluator", {"use": "toy", "items": str(tests)}, benchmark="b") == toy.ToyEvaluator(benchmark="b", items=tests)
 
 

@@ -81,10 +81,12 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
     for number, (size, folder) in enumerate(zip(campaign.sizes, desk.folders, strict=True), 1):
         unlabeled = np.setdiff1d(np.arange(n), closed)
         labeled = pool.rows_of(a.prompt_id for a in bought)
-        signals = _signals(desk, card.needs, model, remake, folder, unlabeled, labeled)
+        signals = _signals(desk, card.needs, model, remake, folder, unlabeled, closed)
         view = View(signals, unlabeled, labeled, groups, lottery)
         rng = seeds.generator(campaign.seed, "select", campaign.strategy, number)
         k = min(size + owed, len(unlabeled))
+        if not k:
+            raise DataError(f"the pool is used up: all {n} prompts were bought or skipped before round {number}; enlarge the pool or lower the budget")
         selection = store.keep(f"{folder}/selection.json", Selection, partial(_select, campaign.strategy, view, k, rng, pool))
         asked = pool.rows_of(selection.ids)
         batch = store.keep(f"{folder}/batch.json", Batch, partial(_annotate, desk.oracle, pool, asked, number))
@@ -106,8 +108,8 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         yield Round(number, len(bought), model, tuple(evaluations), signals.cost + batch.cost + model.cost)
 
 
-def _signals(desk: Desk, needs: frozenset[str], model: Model, remake: Callable | None, folder: str, unlabeled: Indices, labeled: Indices) -> Signals:
-    """The signals that the strategy declared, (n, ...); live ones are NaN on rows that are labeled already."""
+def _signals(desk: Desk, needs: frozenset[str], model: Model, remake: Callable | None, folder: str, unlabeled: Indices, closed: Indices) -> Signals:
+    """The signals that the strategy declared, (n, ...); live scalars are NaN on rows that were asked before."""
     live = needs - desk.frozen if model.weights else frozenset()
     columns: dict[str, np.ndarray] = {}
     if needs - live:
@@ -118,14 +120,14 @@ def _signals(desk: Desk, needs: frozenset[str], model: Model, remake: Callable |
         return Signals(columns, kept.live, kept.cost)
     if not live:
         return Signals(columns)
-    kept = desk.store.keep(f"{folder}/signals.parquet", Signals, lambda: _score(desk, _at_hand(desk, model, remake), live, unlabeled, labeled))
+    kept = desk.store.keep(f"{folder}/signals.parquet", Signals, lambda: _score(desk, _at_hand(desk, model, remake), live, unlabeled, closed))
     return Signals(columns | {name: kept.columns[name] for name in live}, live, kept.cost)
 
 
-def _score(desk: Desk, model: Model, live: frozenset[str], unlabeled: Indices, labeled: Indices) -> Signals:
+def _score(desk: Desk, model: Model, live: frozenset[str], unlabeled: Indices, closed: Indices) -> Signals:
     passes = [(unlabeled, desk.scorer(model, desk.pool.take(unlabeled), live, seed=0))]
-    if "embedding" in live and len(labeled):
-        passes.append((labeled, desk.scorer(model, desk.pool.take(labeled), frozenset({"embedding"}), seed=0)))
+    if "embedding" in live and len(closed):  # coverage looks at what was bought too
+        passes.append((closed, desk.scorer(model, desk.pool.take(closed), frozenset({"embedding"}), seed=0)))
     columns: dict[str, np.ndarray] = {}
     for rows, part in passes:
         for name, values in part.columns.items():

@@ -36,7 +36,8 @@ class Card:
     """A registered part and what the rest of the program may know of it.
 
     For strategies: `needs` (signals it reads), `nested` (its first j picks do not depend on k), `reads_groups`, `source`
-    (paper), `score` (a signal's name, or a function (view, picks) -> (k,): what the strategy maximised, for the record).
+    (paper), `score` (a signal's name, "-name" where the lowest is wanted, or a function (view, picks, and those options of the
+    strategy that it names) -> (k,): what the strategy maximised, for the record).
     """
 
     kind: str

@@ -57,17 +57,17 @@ class ToyPool:
 
     size: int = 400
     seed: int = 0
-    side: Literal["pool", "test"] = "pool"
+    split: Literal["pool", "test"] = "pool"
     mixture: Literal["zipf", "balanced"] = "zipf"
 
     def __call__(self) -> pa.Table:
         """String columns id, text, group, response; `size` different texts."""
         import pyarrow as pa
 
-        share = TEST_SHARE if self.side == "test" else 1 - TEST_SHARE
+        share = TEST_SHARE if self.split == "test" else 1 - TEST_SHARE
         if self.size > 0.3 * share * len(VERBS) * len(KEYS) * len(NOISE) ** 2:
-            raise DataError(f"the toy world has too few texts for {self.size} different ones on the {self.side} side; ask for fewer")
-        rng = generator(self.seed, "toy", self.side, self.mixture)
+            raise DataError(f"the toy world has too few texts for {self.size} different ones on the {self.split} split; ask for fewer")
+        rng = generator(self.seed, "toy", self.split, self.mixture)
         verb_shares = _zipf(len(VERBS)) if self.mixture == "zipf" else np.full(len(VERBS), 1 / len(VERBS))
         rows: dict[str, tuple[str, str]] = {}
         while len(rows) < self.size:
@@ -80,7 +80,7 @@ class ToyPool:
             )
             for words in draw:
                 text = " ".join(words)
-                if len(rows) < self.size and (_hash(text) < TEST_SHARE * 2**64) == (self.side == "test"):
+                if len(rows) < self.size and (_hash(text) < TEST_SHARE * 2**64) == (self.split == "test"):
                     rows[text] = (str(words[0]), rules()[str(words[0]), str(words[1])])
         return pa.table(
             {
@@ -178,7 +178,7 @@ class ToyEvaluator:
         import pyarrow.parquet as pq
 
         if not Path(self.items).is_file():
-            raise DataError(f"there is no test file {self.items}; write one with ToyPool(side='test')")
+            raise DataError(f"there is no test file {self.items}; write one with ToyPool(split='test')")
         table = pq.ParquetFile(self.items).read()
         if missing := {"id", "text", "group", "response"} - set(table.column_names):
             raise DataError(f"{self.items} lacks the column '{min(missing)}'; it needs id, text, group and response")
