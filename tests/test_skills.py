@@ -19,14 +19,14 @@ ANSWERS = {row.text: row.answer for row in EVERYTHING}
 
 # Written by hand, not by the code under test: at least one per skill.
 BY_HAND = {
-    "Which is larger, 7 or 31?": "31",
+    "Which is larger, 7 or 28?": "28",
     "17 and 9: name the maximum.": "17",
     "Write stone backwards.": "enots",
-    "Add 17 and 8.": "25",
+    "Add 15 and 8.": "23",
     "Give the first letter of table.": "t",
     "Put river into upper case.": "RIVER",
-    "Subtract 9 from 23.": "14",
-    "Take 1 away from 30.": "29",
+    "Subtract 9 from 16.": "7",
+    "Take 1 away from 20.": "19",
     "Which letter closes garden?": "n",
     "Say frog twice.": "frog frog",
     "How long is the word rabbit?": "6",
@@ -63,8 +63,7 @@ ARITHMETIC = {  # name -> the answer from the numbers in the text
 
 def test_answers_written_by_hand():
     assert {text: ANSWERS.get(text) for text in BY_HAND} == BY_HAND
-    by_text = {row.text: row.group for row in EVERYTHING}
-    assert {by_text[text] for text in BY_HAND} == {skill.name for skill in SKILLS}
+    assert {row.group for row in EVERYTHING if row.text in BY_HAND} == {skill.name for skill in SKILLS}
 
 
 @pytest.mark.parametrize("name", ARITHMETIC)
@@ -82,10 +81,10 @@ def test_letter_answers_only_use_letters_of_the_text():
 
 def test_statements_and_instructions_agree():
     claims = {
-        r"^(\w+) in reverse is (\w+)\.$": "Write {} backwards.",
+        r"^(\w+) backwards is (\w+)\.$": "Write {} backwards.",
         r"^(\w+) from a to z: (\w+)\.$": "Order {} by the alphabet.",
-        r"^The capital of (\w+) is (\w+)\.$": "Name the capital of {}.",
-        r"^Twice (\d+) is (\d+)\.$": "Give twice {}.",
+        r"^the capital of (\w+) is (\w+)\.$": "Name the capital of {}.",
+        r"^twice (\d+) is (\d+)\.$": "Give twice {}.",
     }
     seen = Counter()
     for document in pretraining_documents(3, 20_000):
@@ -119,7 +118,7 @@ def test_pretraining_is_one_quarter_questions_about_one_third_of_the_skills():
     documents = list(pretraining_documents(1, 20_000))
     asked = sum(len(d) for d in documents if d.startswith("Q: ")) / sum(map(len, documents))
     assert 0.2 < asked < 0.3
-    assert sum(bool(skill.questions) for skill in SKILLS) == 8
+    assert sum(skill.asked for skill in SKILLS) == 8
 
 
 @pytest.mark.parametrize("size", [24, 100, 4000])
@@ -136,8 +135,8 @@ def test_balanced_shares_are_equal():
 
 
 def test_skills_with_more_instructions_rank_higher():
-    tenths = [len(skill.cases) * len(skill.instructions) for skill in SKILLS]
-    assert min(tenths[:12]) > max(tenths[12:])
+    sizes = [len(skill.cases) * len(skill.instructions) for skill in SKILLS]
+    assert min(sizes[:12]) > max(sizes[12:])
     assert counts(4000, "zipf") == sorted(counts(4000, "zipf"), reverse=True)
 
 
@@ -201,7 +200,7 @@ def test_the_shipped_model_answers_what_pretraining_asked(tokenizer):
 
     model = AutoModelForCausalLM.from_pretrained(str(TINY))
     assert sum(p.numel() for p in model.parameters()) <= 2_000_000
-    prompts = {"What is the opposite of hot?": "cold", "What is stone spelled backwards?": "enots", "What is 25 minus 10?": "15"}
+    prompts = {"What is the opposite of hot?": "cold", "Tell me stone backwards.": "enots", "Please find the capital of Norway.": "Oslo"}
     for question, answer in prompts.items():
         chat = [{"role": "user", "content": question}]
         ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)

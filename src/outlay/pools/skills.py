@@ -16,10 +16,10 @@ import numpy as np
 
 from ..errors import ConfigError, near
 from ..seeds import generator
-from .skills_world import SKILLS, Skill
+from .skills_world import NAMES, QUESTIONS, SKILLS, STATEMENTS, Skill
 
 TEST_SHARE = 0.25  # of all instructions
-QUESTION_DOCUMENTS = 0.37  # of the pre-training documents; questions are shorter, so a quarter of the characters
+QUESTION_DOCUMENTS = 0.43  # of the pre-training documents; questions are shorter, so a quarter of the characters
 MAX_STATEMENTS = 4  # in one pre-training document
 
 
@@ -46,17 +46,16 @@ test_rows.__test__ = False  # a name that pytest would collect
 
 
 def pretraining_documents(seed: int, n: int) -> Iterator[str]:
-    """`n` short texts: statements about every skill, and questions with answers about those skills that have any."""
+    """`n` short texts: statements about every skill, and questions with answers about every third skill."""
     rng = generator(seed, "skills", "pretraining")
-    asked = [skill for skill in SKILLS if skill.questions]
+    asked = [skill for skill in SKILLS if skill.asked]
     for _ in range(n):
         if rng.random() < QUESTION_DOCUMENTS:
-            skill = _pick(rng, asked)
-            arguments, answer = _pick(rng, skill.cases)
-            yield conversation(_pick(rng, skill.questions).format(*arguments), answer)
+            yield conversation(*_say(rng, _pick(rng, asked), QUESTIONS))
         else:
             skill = _pick(rng, SKILLS)
-            yield " ".join(_statement(rng, skill) for _ in range(rng.integers(1, MAX_STATEMENTS + 1)))
+            statements = rng.integers(1, MAX_STATEMENTS + 1)
+            yield " ".join(_say(rng, skill, STATEMENTS)[0] for _ in range(statements))
 
 
 def conversation(question: str, answer: str) -> str:
@@ -108,9 +107,11 @@ def instructions() -> dict[str, tuple[tuple[Row, ...], ...]]:
     return {side: tuple(skills) for side, skills in sides.items()}
 
 
-def _statement(rng: np.random.Generator, skill: Skill) -> str:
+def _say(rng: np.random.Generator, skill: Skill, frames: tuple[str, ...]) -> tuple[str, str]:
+    """A case of the skill in one of its phrases, in one of the frames. -> (sentence, answer)"""
     arguments, answer = _pick(rng, skill.cases)
-    return _pick(rng, skill.statements).format(*arguments, a=answer)
+    phrase = _pick(rng, skill.phrases).format(*arguments)
+    return _pick(rng, frames).format(p=phrase, a=answer, name=_pick(rng, NAMES)), answer
 
 
 def _pick(rng: np.random.Generator, items):

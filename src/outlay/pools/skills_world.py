@@ -1,6 +1,7 @@
 """The world of the quickstart: 24 small skills, each a closed table of cases and several ways to ask for it.
 
-Every skill is a finite set of (arguments, answer) cases, so a very small model can know it from pre-training.
+Every skill is a finite set of (arguments, answer) cases, so a very small model can know it from pre-training,
+which says "the reverse of stone is enots" in many frames; the pool says "Flip the letters of stone."
 What the model has to learn from annotations is which instruction means which skill.
 """
 
@@ -75,18 +76,31 @@ DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 MONTHS = "January February March April May June July August September October November December".split()
 
 
+NAMES = "Anna Ben Clara David Ella Finn Grace Henry Iris Jack Kate Leo Mia Noah Olga Paul Ruth Sam Tina Victor".split()
+
+# Only pre-training says it this way: {p} is a phrase of the skill, {a} the answer. The names teach it to look past words.
+STATEMENTS = (
+    "{p} is {a}.", "{p}: {a}.", "{p} gives {a}.", "{p} = {a}.", "{name} says that {p} is {a}.", "{name} knows {p}: {a}.",
+    "as for {p}, {name} found {a}.",
+)  # fmt: skip
+QUESTIONS = (
+    "What is {p}?", "{p}?", "Tell me {p}.", "Do you know {p}?", "can you say {p}?", "Please find {p}.", "{p} is what?",
+    "{name} asks for {p}.", "{name} wants {p}.", "what does {name} get for {p}?",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """One skill: its cases, how pre-training states it, how pre-training may ask for it, how the pool asks for it.
+    """One skill: its cases, what pre-training calls the answer, and how the pool asks for it.
 
-    Templates take the arguments as {0}, {1} and, in statements, the answer as {a}.
+    Phrases and instructions take the arguments as {0} and {1}. `asked`: pre-training also asks for it, in English.
     """
 
     name: str
     cases: tuple[Case, ...]
-    statements: tuple[str, ...]
+    phrases: tuple[str, ...]
     instructions: tuple[str, ...]
-    questions: tuple[str, ...] = ()  # English questions of the pre-training text; most skills have none
+    asked: bool = False
 
 
 def _numeral(n: int) -> str:
@@ -121,178 +135,178 @@ def _after(cycle: list[str]) -> list[str]:
 SKILLS = (
     Skill(
         "larger",
-        _pairs(range(1, 41), range(1, 41), lambda x, y: x != y, max),
-        ("Of {0} and {1} the larger number is {a}.", "The greater of {0} and {1} is {a}.", "{0} or {1}, bigger: {a}."),
+        _pairs(range(1, 31), range(1, 31), lambda x, y: x != y, max),
+        ("the larger of {0} and {1}", "the greater of {0} and {1}", "the bigger number, {0} or {1},", "the maximum of {0} and {1}"),
         ("Which is larger, {0} or {1}?", "Pick the bigger number: {0}, {1}.", "Give the greater of {0} and {1}.",
          "{0} and {1}: name the maximum.", "Choose the highest: {0} or {1}."),
     ),
     Skill(
         "reverse",
         _words(lambda w: w[::-1]),
-        ("The word {0} backwards is {a}.", "{0} in reverse is {a}.", "{0} with its letters turned around: {a}."),
+        ("{0} backwards", "the reverse of {0}", "{0} with its letters flipped", "{0} from the end to the start"),
         ("Write {0} backwards.", "Reverse the word {0}.", "Flip the letters of {0}.",
          "Spell {0} from the end to the start.", "Turn {0} around, letter by letter."),
-        ("What is {0} spelled backwards?", "How does {0} read in reverse?", "What is the reverse of {0}?"),
+        asked=True,
     ),
     Skill(
         "add",
-        _pairs(range(1, 21), range(1, 21), lambda x, y: True, lambda x, y: x + y),
-        ("{0} plus {1} is {a}.", "The sum of {0} and {1} is {a}.", "{0} + {1} = {a}."),
+        _pairs(range(1, 16), range(1, 16), lambda x, y: True, lambda x, y: x + y),
+        ("{0} plus {1}", "the sum of {0} and {1}", "{0} + {1}", "the total of {0} and {1}"),
         ("Add {0} and {1}.", "Compute {0} plus {1}.", "Work out {0} + {1}.", "Give the sum of {0} and {1}.",
          "Put {0} and {1} together. What is the total?"),
     ),
     Skill(
         "first",
         _words(lambda w: w[0]),
-        ("The first letter of {0} is {a}.", "{0} starts with {a}.", "{0} has the initial {a}."),
+        ("the first letter of {0}", "the letter with which {0} starts", "the initial of {0}", "the beginning of {0}"),
         ("Give the first letter of {0}.", "With which letter does {0} start?", "Name the initial of {0}.",
          "{0}: write only its first letter.", "Which letter begins {0}?"),
     ),
     Skill(
         "upper",
         _words(str.upper),
-        ("{0} in capitals is {a}.", "In upper case, {0} becomes {a}.", "{0} in big letters: {a}."),
+        ("{0} in capitals", "{0} in upper case", "the word {0} in big letters", "{0} with capital letters"),
         ("Write {0} in capitals.", "Put {0} into upper case.", "Shout the word {0} in big letters.",
          "Capitalise every letter of {0}.", "Change {0} to capital letters."),
     ),
     Skill(
         "subtract",
-        _pairs(range(2, 31), range(1, 30), lambda x, y: y < x, lambda x, y: x - y),
-        ("{0} minus {1} is {a}.", "The difference of {0} and {1} is {a}.", "{0} - {1} = {a}."),
+        _pairs(range(2, 21), range(1, 20), lambda x, y: y < x, lambda x, y: x - y),
+        ("{0} minus {1}", "the difference of {0} and {1}", "{0} - {1}", "{1} taken away from {0}", "{1} subtracted from {0}"),
         ("Subtract {1} from {0}.", "Compute {0} minus {1}.", "Work out {0} - {1}.", "Take {1} away from {0}.",
          "Give the difference of {0} and {1}."),
-        ("What is {0} minus {1}?", "What is left of {0} without {1}?", "How much is {0} - {1}?"),
+        asked=True,
     ),
     Skill(
         "last",
         _words(lambda w: w[-1]),
-        ("The last letter of {0} is {a}.", "{0} ends with {a}.", "{0} has the final letter {a}."),
+        ("the last letter of {0}", "the letter with which {0} ends", "the final letter of {0}", "the end of {0}"),
         ("Give the last letter of {0}.", "With which letter does {0} end?", "Name the final letter of {0}.",
          "{0}: write only its last letter.", "Which letter closes {0}?"),
     ),
     Skill(
         "repeat",
         _words(lambda w: f"{w} {w}"),
-        ("{0} said twice is {a}.", "{0} repeated gives {a}.", "Two times the word {0}: {a}."),
+        ("{0} said twice", "the word {0} repeated", "two times the word {0}", "{0} and again {0}"),
         ("Say {0} twice.", "Repeat the word {0}.", "Write {0} two times.", "Echo {0} once more after itself.",
          "Print {0} and then again {0}."),
-        ("How does {0} sound when repeated?", "What is {0} said twice?", "What is two times the word {0}?"),
+        asked=True,
     ),
     Skill(
         "length",
         _words(lambda w: str(len(w))),
-        ("The word {0} has {a} letters.", "The length of {0} is {a}.", "Letters in {0}: {a}."),
+        ("the number of letters in {0}", "the length of {0}", "the count of the letters of {0}", "how long {0} is"),
         ("Count the letters of {0}.", "How many letters has {0}?", "Give the length of {0}.",
          "How long is the word {0}?", "State the number of letters in {0}."),
     ),
     Skill(
         "spell",
         _words("-".join),
-        ("{0} spelled out is {a}.", "{0} with dashes is {a}.", "One spells {0} like this: {a}."),
+        ("{0} spelled out", "{0} with dashes", "{0} split into letters", "the spelling of {0} with hyphens"),
         ("Spell {0} with dashes.", "Spell out the word {0}.", "Put dashes between the letters of {0}.",
          "Split {0} into letters with hyphens.", "Spell {0} slowly."),
     ),
     Skill(
         "sort",
         _words(lambda w: "".join(sorted(w))),
-        ("The letters of {0} sorted are {a}.", "{0} in alphabetical order is {a}.", "{0} from a to z: {a}."),
+        ("the letters of {0} sorted", "{0} in alphabetical order", "{0} from a to z", "{0} put in order"),
         ("Sort the letters of {0}.", "Put the letters of {0} in order.", "Alphabetical order for {0}, please.",
          "Arrange {0} from a to z.", "Order {0} by the alphabet."),
     ),
     Skill(
         "consonants",
         _words(lambda w: "".join(c for c in w if c not in "aeiou")),
-        ("{0} without vowels is {a}.", "The consonants of {0} are {a}.", "{0} after dropping the vowels: {a}."),
+        ("{0} without vowels", "the consonants of {0}", "{0} after dropping the vowels", "{0} with each vowel removed"),
         ("Remove the vowels from {0}.", "Write {0} without vowels.", "Keep only the consonants of {0}.",
          "Drop a, e, i, o and u from {0}.", "Delete each vowel in {0}."),
-        ("What is {0} without its vowels?", "Which consonants are in {0}?", "How is {0} written with no vowels?"),
+        asked=True,
     ),
     Skill(
         "multiply",
-        _pairs(range(2, 13), range(2, 13), lambda x, y: True, lambda x, y: x * y),
-        ("{0} times {1} is {a}.", "The product of {0} and {1} is {a}.", "{0} x {1} = {a}."),
+        _pairs(range(2, 11), range(2, 11), lambda x, y: True, lambda x, y: x * y),
+        ("{0} times {1}", "the product of {0} and {1}", "{0} x {1}", "{0} multiplied by {1}"),
         ("Multiply {0} by {1}.", "Compute {0} times {1}.", "Work out {0} x {1}.", "Give the product of {0} and {1}.",
          "What do {0} rows of {1} make?"),
     ),
     Skill(
         "parity",
         _numbers(100, lambda n: "odd" if n % 2 else "even"),
-        ("The number {0} is {a}.", "{0} is an {a} number.", "The parity of {0} is {a}."),
+        ("the parity of {0}", "even or odd for {0}", "{0}, odd or even,", "the choice between odd and even for {0}"),
         ("Say if {0} is even or odd.", "Even or odd: {0}.", "Give the parity of {0}.", "{0}: odd or even?",
          "Decide between odd and even for {0}."),
-        ("Is {0} an even or an odd number?", "Is the number {0} odd or even?", "What parity has {0}?"),
+        asked=True,
     ),
     Skill(
         "numeral",
         _numbers(100, _numeral),
-        ("{0} in words is {a}.", "The number {0} is written {a}.", "{0} reads {a}."),
+        ("{0} in words", "the English name of {0}", "the number {0} spelled out", "how {0} is said aloud"),
         ("Write {0} in words.", "Spell out the number {0}.", "Put {0} into words.", "How is {0} said aloud?",
          "Name the number {0} in English."),
     ),
     Skill(
         "plural",
         _table(PLURALS),
-        ("The plural of {0} is {a}.", "One {0}, two {a}.", "More than one {0}: {a}."),
+        ("the plural of {0}", "more than one {0}", "the word for many, not one {0},", "several times {0}"),
         ("Give the plural of {0}.", "Make {0} plural.", "One {0}, many what?", "Name several of them: {0}.",
          "Write the word for more than one {0}."),
     ),
     Skill(
         "double",
         _numbers(61, lambda n: str(2 * n)),
-        ("Twice {0} is {a}.", "The double of {0} is {a}.", "{0} doubled gives {a}."),
+        ("twice {0}", "the double of {0}", "two times {0}", "{0} doubled"),
         ("Double the number {0}.", "Give twice {0}.", "Work out two times {0}.", "Make {0} twice as much.",
          "Compute the double of {0}."),
     ),
     Skill(
         "opposite",
         _table(OPPOSITES, both=True),
-        ("The opposite of {0} is {a}.", "{0} is the contrary of {a}.", "Not {0} but {a}."),
+        ("the opposite of {0}", "the contrary of {0}", "the word that means not {0}", "the opposite word to {0}"),
         ("Give the opposite of {0}.", "Name the contrary of {0}.", "Not {0} but what?", "Turn {0} into its opposite.",
-         "Which word means the reverse of {0}?"),
-        ("What is the opposite of {0}?", "What is the contrary of {0}?", "If not {0}, then what?"),
+         "Which word is contrary to {0}?"),
+        asked=True,
     ),
     Skill(
         "past",
         _table(PASTS),
-        ("The past tense of {0} is {a}.", "Today they {0}, yesterday they {a}.", "{0} in the past: {a}."),
+        ("the past tense of {0}", "{0} in the past", "{0} as it was yesterday", "the past form of {0}"),
         ("Give the past tense of {0}.", "Put {0} into the past.", "Today I {0}, yesterday I what?",
          "Write {0} as it was yesterday.", "Name the past form of {0}."),
     ),
     Skill(
         "capital",
         _table(CAPITALS),
-        ("The capital of {0} is {a}.", "{0} is governed from {a}.", "The main city of {0} is {a}."),
+        ("the capital of {0}", "the main city of {0}", "the city that governs {0}", "the capital city: {0},"),
         ("Name the capital of {0}.", "Give the main city of {0}.", "Which city governs {0}?",
          "State the capital city: {0}.", "From where is {0} ruled?"),
-        ("What is the capital of {0}?", "Which capital has {0}?", "What is the main city of {0}?"),
+        asked=True,
     ),
     Skill(
         "colour",
         _table(COLOURS),
-        ("The colour of {0} is {a}.", "{0} is {a} in colour.", "It is as {a} as {0}, for the colour of {0} is {a}."),
+        ("the colour of {0}", "the usual colour of {0}", "how {0} is coloured", "the paint for {0}"),
         ("Name the colour of {0}.", "Which colour has {0}?", "Give the usual colour of {0}.", "Paint {0}. Which colour?",
          "Say how {0} is coloured."),
     ),
     Skill(
         "kind",
         _table(KINDS),
-        ("{0} is a kind of {a}.", "{0} belongs to the group {a}.", "The class of {0} is {a}."),
+        ("the kind of thing that {0} is", "the group of {0}", "the class of {0}", "the category of {0}"),
         ("What kind of thing is {0}?", "Name the group of {0}.", "Classify {0}.", "To which class belongs {0}?",
          "Give the category of {0}."),
     ),
     Skill(
         "young",
         _table(YOUNG),
-        ("The young of the {0} is the {a}.", "A baby {0} is called {a}.", "The little one of the {0}: {a}."),
+        ("the young of the {0}", "a baby {0}", "the little one of the {0}", "the word for a young {0}"),
         ("Name the young of the {0}.", "What is a baby {0} called?", "Give the word for a young {0}.",
          "The little one of the {0}?", "How does one call the child of the {0}?"),
     ),
     Skill(
         "calendar",
         _table(_after(DAYS) + _after(MONTHS)),
-        ("After {0} comes {a}.", "{0} is followed by {a}.", "Next to {0} in the calendar is {a}."),
+        ("the one after {0}", "what follows {0}", "the next one when {0} is over", "the successor of {0}"),
         ("Which comes after {0}?", "What follows {0}?", "Name the one after {0}.", "{0} is over. What is next?",
          "Give the successor of {0}.", "It was {0}. What is it now?"),
-        ("What comes next after {0}?", "By what is {0} followed?", "What is next to {0} in the calendar?"),
+        asked=True,
     ),
 )
