@@ -111,7 +111,7 @@ def _rounds(store: Store, config: StudyConfig, entry: dict) -> list[dict[str, An
             folder = entry["folders"][number - 1]
             model, batch = store.read(f"{folder}/model.json", Model), store.read(f"{folder}/batch.json", Batch)
             spent += batch.cost.labels
-            updates += model.updates
+            updates = model.updates
             total = sum(_stage_costs(store, folder).values(), total)
             evaluations = [store.read(f"{folder}/evaluation-{name}.parquet", Evaluation) for name in config.evaluators]
             bought = sum(campaign.sizes[:number])

@@ -187,7 +187,8 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Model:
     """The address of a model, never the object: a base (name, folder or hub id) and, if trained, the weights folder
-    (relative to the run directory when stored). `updates` counts optimizer steps; `digest` hashes the weights files."""
+    (relative to the run directory when stored). `updates` counts the optimizer updates behind these weights (a warm
+    start's included); `digest` hashes the weights files."""
 
     base: str
     weights: str | None = None
