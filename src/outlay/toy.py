@@ -148,7 +148,7 @@ class ToyTrainer:
         texts = [prompt.text for prompt, _ in pairs]
         features, weights = featurise(texts), load(start).copy()
         rng = generator(seed, "toy", "train")
-        updates = 0
+        updates = start.updates
         for _ in range(self.epochs):
             order = rng.permutation(len(texts))
             for first in range(0, len(order), self.minibatch):
@@ -161,7 +161,7 @@ class ToyTrainer:
         _save(weights, Path(out))
         tokens = self.epochs * sum(len(text.split()) for text in texts)
         flops = 2 * forward_flops(tokens, outputs=len(RESPONSES))  # the gradient costs as much as the forward pass
-        cost = Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, trained_tokens=self.epochs * len(texts))
+        cost = Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, trained_tokens=tokens)
         return Model(start.base, weights=str(out), kind="full", updates=updates, cost=cost)
 
 
