@@ -26,7 +26,7 @@ def even(budget: int, rounds: int) -> tuple[int, ...]:
 
 def geometric(budget: int, rounds: int) -> tuple[int, ...]:
     """Each batch about twice the one before."""
-    return _apportion(budget, 2.0 ** np.arange(rounds))
+    return _apportion(budget, 2.0 ** np.arange(1 - rounds, 1))
 
 
 def front_loaded(budget: int, rounds: int) -> tuple[int, ...]:

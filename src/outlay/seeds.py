@@ -13,7 +13,7 @@ def seed(root: int, *path: str | int) -> int:
     """63-bit seed of the stream `path` below `root`: BLAKE2b of the length-prefixed parts, so ("a", "bc") != ("ab", "c")."""
     digest = hashlib.blake2b(digest_size=8)
     for part in (root, *path):
-        text = f"{type(part).__name__}:{part}".encode()
+        text = f"{'str' if isinstance(part, str) else 'int'}:{part}".encode()  # a numpy integer is the same part as a Python one
         digest.update(len(text).to_bytes(4, "big") + text)
     return int.from_bytes(digest.digest(), "big") >> 1
 
