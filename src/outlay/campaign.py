@@ -5,11 +5,14 @@ A `Campaign` says what is done; a `Desk` holds what it is done with; `run` does 
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -40,7 +43,9 @@ class Campaign:
     def id(self) -> str:
         """Readable and unique: the name of the campaign's folder."""
         plan = self.schedule if isinstance(self.schedule, str) else "x".join(map(str, self.schedule))
-        strategy = re.sub(r"[^A-Za-z0-9_.]+", "-", self.strategy).strip("-")
+        strategy = re.sub(r"[^A-Za-z0-9_.]+", "-", self.strategy).strip("-")[:80]
+        if strategy != self.strategy:  # "x(a=1)" and "x(a=-1)" read alike
+            strategy += "-" + hashlib.sha256(self.strategy.encode()).hexdigest()[:6]
         return f"{strategy}-m{self.rounds}-{plan}-{self.start}-b{self.budget}-s{self.seed}"
 
     @property
@@ -104,7 +109,7 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
             evaluations.append(store.keep(f"{folder}/evaluation-{name}.parquet", Evaluation, test))
         store.keep(f"{folder}/diversity.json", dict, partial(desk.diversity, pool.rows_of(a.prompt_id for a in bought)))
         if desk.keep_models == "last" and last.weights and last.weights.rpartition("/")[0] not in desk.shared:
-            shutil.rmtree(store.root / last.weights, ignore_errors=True)
+            _discard(store.root / last.weights)
         yield Round(number, len(bought), model, tuple(evaluations), signals.cost + batch.cost + model.cost)
 
 
@@ -160,10 +165,23 @@ def _train(desk: Desk, seed: int, begin: Model, remake: Callable | None, lesson:
     """Fine-tune in one canonical order with a seed that knows neither strategy, m nor round: the same set gives the same model."""
     lesson = sorted(lesson, key=lambda a: a.prompt_id)
     prompts = desk.pool.at(desk.pool.rows_of(a.prompt_id for a in lesson))
-    out = desk.store.root / folder / "model"
-    shutil.rmtree(out, ignore_errors=True)  # what a killed process left
-    model = desk.trainer(_at_hand(desk, begin, remake), prompts, lesson, out, seed=seeds.seed(seed, "train"))
-    return replace(model, base=begin.base, weights=f"{folder}/model", digest=hash_folder(out))
+    out, draft = desk.store.root / folder / "model", desk.store.root / folder / ".training"
+    shutil.rmtree(draft, ignore_errors=True)  # what a killed process left
+    model = desk.trainer(_at_hand(desk, begin, remake), prompts, lesson, draft / "model", seed=seeds.seed(seed, "train"))
+    digest = hash_folder(draft / "model")
+    _discard(out)
+    os.replace(draft / "model", out)
+    shutil.rmtree(draft)
+    return replace(model, base=begin.base, weights=f"{folder}/model", digest=digest)
+
+
+def _discard(folder: Path) -> None:
+    """Delete a folder; a kill in between leaves no half of it under its name."""
+    gone = folder.with_name(f".{folder.name}.gone")
+    if folder.exists():
+        shutil.rmtree(gone, ignore_errors=True)
+        os.replace(folder, gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _evaluate(desk: Desk, evaluator: Evaluator, model: Model, remake: Callable) -> Evaluation:
@@ -176,7 +194,10 @@ def _at_hand(desk: Desk, model: Model, remake: Callable[[], Model] | None) -> Mo
         return model
     where = desk.store.root / model.weights
     if not where.exists():
-        again = remake() if remake else model
+        # Two campaigns of a grown study may branch off here at the same time: one makes the weights, the other one waits.
+        with desk.store.lock(f"{model.weights}.lock", wait=24 * 3600):
+            again = model if where.exists() or not remake else remake()
         if again.digest != model.digest:
+            _discard(where)
             raise DataError(f"{where}: weights trained again differ from those recorded ({again.digest}, {model.digest}); versions or threads have changed: start a new run")
     return replace(model, weights=str(where))
