@@ -53,7 +53,8 @@ def write_atomic(path: Path, data: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as bad:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         if bad.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutlayError(f"the disk is full while writing {path}; free some space and run the same command again") from None
         raise OutlayError(f"cannot write {path}: {bad.strerror}; check the folder's permissions or choose another with --out") from None
@@ -92,9 +93,9 @@ class Store:
                 return self._untable(self.root / path, kind)
             raw = json.loads((self.root / path).read_bytes())
             return raw if kind is dict else _record(kind, raw)
-        except FileNotFoundError:
-            raise
         except Exception as bad:
+            if not (self.root / path).exists():
+                raise
             raise DataError(f"{self.root / path} is damaged ({type(bad).__name__}: {bad}); delete it and run again to make it anew") from None
 
     def array(self, values: np.ndarray) -> str:
@@ -136,6 +137,12 @@ class Store:
             columns[name] = np.load(self.root / where, mmap_mode="r", allow_pickle=False)
         cost = Cost(**meta["cost"])
         return Signals(columns, frozenset(meta["live"]), cost) if kind is Signals else Evaluation(meta["benchmark"], meta["items"], columns, cost)
+
+    def sweep(self) -> None:
+        """Delete the temporary files of processes that were killed. Only for the holder of the run's lock."""
+        for file in self.root.rglob(".*.tmp"):
+            with contextlib.suppress(OSError):
+                file.unlink()
 
     @contextlib.contextmanager
     def lock(self, path: str, wait: float = 0.0) -> Iterator[None]:

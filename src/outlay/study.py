@@ -24,8 +24,12 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
     """Run or resume the study in the run directory `root`; -> root. The same call again continues where it stopped."""
     store = Store(root)
     check(config)
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as bad:
+        raise ConfigError(f"the run directory {root} cannot be made ({bad.strerror}); choose another --out") from None
     with store.lock(".lock"):
+        store.sweep()
         study = set_up(config, store)
         where = str(root.resolve())
         executor = registry.build("executor", config.executor, workers=config.workers)
@@ -88,10 +92,9 @@ def set_up(config: StudyConfig, store: Store) -> dict:
     model = _model_digest(config)
     if old and old["model"] != model:
         raise RunConflict(f"model '{config.model}' has changed since {store.root} was started ({old['model']} then, {model} now); restore it or choose another --out")
-    _write_once(store, "shared/pool.parquet", pools.pool_of("pool", pool).table)
-    _write_once(store, "shared/vault.parquet", pools.vault_of(pool))
-    for name, table in tests.items():
-        _write_once(store, f"shared/tests/{name}.parquet", table)
+    inputs = {"shared/pool.parquet": pools.pool_of("pool", pool).table, "shared/vault.parquet": pools.vault_of(pool)}
+    inputs |= {f"shared/tests/{name}.parquet": table for name, table in tests.items()}
+    _copy_in(store, inputs, started=old is not None)
     merged = _merge(old["config"], config) if old else config
     wanted = [grid.runs_as(cell, merged) for cell in grid.asked(merged)] + grid.references(merged)
     entries, shared = grid.lay_out(wanted, old["campaigns"] if old else {})
@@ -148,15 +151,22 @@ def _longest_first(study: dict) -> list[str]:
     return sorted(study["campaigns"], key=lambda name: -work(study["campaigns"][name]))
 
 
-def _write_once(store: Store, path: str, table: Any) -> None:
+def _copy_in(store: Store, inputs: dict[str, Any], *, started: bool) -> None:
+    """Put copies of pool, gold answers and tests into the run directory. Once a run has started they must be what they were."""
     import io
 
     import pyarrow.parquet as pq
 
-    if not (store.root / path).exists():
-        sink = io.BytesIO()
-        pq.write_table(table, sink)
-        write_atomic(store.root / path, sink.getvalue())
+    same = {path for path, table in inputs.items() if (store.root / path).exists() and pools.read(store.root / path).equals(table)}
+    for path in inputs:
+        if started and path not in same and (store.root / path).exists():
+            what = {"vault": "the responses of the pool have", "pool": "the pool has"}.get(Path(path).stem, f"the items of evaluator '{Path(path).stem}' have")
+            raise RunConflict(f"{what} changed since {store.root} was started; restore them or choose another --out")
+    for path, table in inputs.items():
+        if path not in same:
+            sink = io.BytesIO()
+            pq.write_table(table, sink)
+            write_atomic(store.root / path, sink.getvalue())
 
 
 def _same(old: dict, new: dict, root: Path) -> None:
