@@ -134,8 +134,8 @@ def parse(spec: str | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         node = ast.parse(spec.strip(), mode="eval").body
         if isinstance(node, ast.Name):
             return node.id, {}
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args:
-            return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords if k.arg}
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.args and all(k.arg for k in node.keywords):
+            return node.func.id, {str(k.arg): ast.literal_eval(k.value) for k in node.keywords}
     except (SyntaxError, ValueError):
         pass
     raise ConfigError(f"cannot read the spec {spec!r}; write name or name(option=value, ...)")
@@ -157,12 +157,12 @@ def build(kind: str, spec: str | Mapping[str, Any], **extra: Any) -> Any:
     for key, default in entry.options.items():
         if (default is dataclasses.MISSING or default is inspect.Parameter.empty) and key not in options:
             raise ConfigError(f"{kind} '{name}' needs the option '{key}'")
-    if not dataclasses.is_dataclass(entry.part):
-        return functools.partial(entry.part, **options) if options else entry.part
-    hints = inspect.get_annotations(entry.part, eval_str=True)
+    hints = inspect.get_annotations(entry.part, eval_str=True) if options else {}
     for key, value in options.items():
         try:
-            options[key] = TypeAdapter(hints[key]).validate_python(value)
+            options[key] = TypeAdapter(hints.get(key, Any)).validate_python(value)
         except ValidationError as bad:
             raise ConfigError(f"{kind} '{name}', option '{key}' = {value!r}: {bad.errors()[0]['msg'].lower()}") from None
+    if not dataclasses.is_dataclass(entry.part):
+        return functools.partial(entry.part, **options) if options else entry.part
     return entry.part(**options)
