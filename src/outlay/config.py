@@ -139,7 +139,28 @@ def _override(raw: dict, assignment: str) -> None:
         if not isinstance(child, dict):
             raise ConfigError(f"'{assignment}': '{parent}' is {child!r}, it has no keys below it")
         raw = child
-    raw[last] = yaml.safe_load(text)
+    try:
+        raw[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"cannot read '{assignment}': {text!r} is not valid YAML, e.g. a bracket is open") from None
+
+
+def _parse(text: str, source: Path) -> Any:
+    """YAML, in which a key that stands twice is an error too."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+            keys = [key.value for key, _ in node.value]
+            for key in keys:
+                if keys.count(key) > 1:
+                    raise ConfigError(f"{source}, line {node.start_mark.line + 1}: the key '{key}' stands twice in one mapping; remove one")
+            return super().construct_mapping(node, deep)
+
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as bad:
+        raise ConfigError(f"{source} is not valid YAML: {' '.join(str(bad).split())}") from None
 
 
 def _message(error: Any, where: str) -> str:
@@ -155,14 +176,12 @@ def _message(error: Any, where: str) -> str:
 
 def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """The study of a YAML or JSON file, with key=value overrides. Every mistake is a ConfigError that names key and fix."""
-    import yaml
-
     if not path.is_file():
         raise ConfigError(f"config {path} does not exist; the folder configs/ of the repository has examples")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as bad:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(bad).split())}") from None
+        raw = _parse(path.read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as bad:
+        raise ConfigError(f"{path}: byte {bad.start} is not UTF-8; save the file as UTF-8") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} must be a mapping of keys to values")
     for assignment in overrides:
