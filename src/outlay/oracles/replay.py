@@ -25,8 +25,11 @@ def read_journal(path: Path) -> dict[str, str]:
     whole = raw[: raw.rfind(b"\n") + 1]
     if len(whole) < len(raw):
         os.truncate(path, len(whole))
-    rows = [json.loads(line) for line in whole.decode().split("\n")[:-1]]
-    return {row["id"]: row["response"] for row in rows}
+    try:
+        rows = [json.loads(line) for line in whole.decode().split("\n")[:-1]]
+        return {row["id"]: row["response"] for row in rows}
+    except (ValueError, LookupError, TypeError) as bad:
+        raise DataError(f"{path} is damaged ({bad}); it lists what was bought: restore it, or delete the campaign's folder and run again") from None
 
 
 @register("oracle", "replay")

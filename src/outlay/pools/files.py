@@ -22,7 +22,7 @@ def text_id(text: str) -> str:
 
 def _jsonl(path: Path) -> list[dict[str, Any]]:
     rows = []
-    with open(path, encoding="utf-8", newline="\n") as file:
+    with open(path, encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -39,7 +39,7 @@ def _jsonl(path: Path) -> list[dict[str, Any]]:
 def _separated(path: Path, separator: str) -> list[dict[str, Any]]:
     import csv
 
-    with open(path, encoding="utf-8", newline="") as file:
+    with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, delimiter=separator, strict=True)
         rows = []
         try:
@@ -53,9 +53,14 @@ def _separated(path: Path, separator: str) -> list[dict[str, Any]]:
 
 
 def _parquet(path: Path) -> list[dict[str, Any]]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return [row | {"": number} for number, row in enumerate(pq.read_table(path).to_pylist(), 1)]
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as bad:
+        raise DataError(f"{path} is not a readable Parquet file: {str(bad).splitlines()[0]}") from None
+    return [row | {"": number} for number, row in enumerate(table.to_pylist(), 1)]
 
 
 READERS = {".jsonl": _jsonl, ".csv": lambda p: _separated(p, ","), ".tsv": lambda p: _separated(p, "\t"), ".parquet": _parquet}
@@ -102,4 +107,7 @@ class FilePool:
             raise DataError(f"{self.path}, line {row['']}: no field '{name}' (found: {', '.join(found)}); {near(name, found)}")
         if not isinstance(row[name], str | int) or isinstance(row[name], bool):
             raise DataError(f"{self.path}, line {row['']}: field '{name}' is {row[name]!r}, a text is expected")
-        return str(row[name])
+        text = str(row[name])
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise DataError(f"{self.path}, line {row['']}: field '{name}' has half of a surrogate pair, which is no character; remove it")
+        return text
