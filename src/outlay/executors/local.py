@@ -28,14 +28,14 @@ class Serial:
         return map(fn, items)
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     """A killed driver must not leave workers behind that go on buying (Linux; elsewhere the campaign lock keeps them apart)."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() == 1:
+        if os.getppid() != parent:  # it died before the line above
             os._exit(1)
 
 
@@ -52,7 +52,7 @@ class Processes:
         if count < 2:
             yield from map(fn, items)
             return
-        pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_die_with_parent)
+        pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"), initializer=_die_with_parent, initargs=(os.getpid(),))
         try:
             yield from pool.map(fn, items)
         except BrokenProcessPool:
