@@ -167,6 +167,11 @@ def test_price_of_all_rows_is_the_cost_of_the_pass(base):
     assert scorer.price(base, *tokens, frozenset({"embedding"})) == score(base, needs=frozenset({"embedding"})).cost.flops
 
 
+def test_an_empty_pool_has_empty_columns(base):
+    signals = score(base, texts=[])
+    assert {name: len(values) for name, values in signals.columns.items()} == dict.fromkeys(ALL | {"prompt_tokens", "response_tokens"}, 0)
+
+
 def test_unknown_signal_names_the_near_match(base):
     with pytest.raises(ConfigError, match="mean_entropy"):
         score(base, needs=frozenset({"mean_entrpy"}))
@@ -231,6 +236,23 @@ def test_missing_or_empty_model_folders_say_what_is_missing(tmp_path):
     (tmp_path / "a" / "config.json").write_text("{}")
     with pytest.raises(ConfigError, match="safetensors"):
         resolve(str(tmp_path / "a"))
+
+
+def test_hub_errors_say_what_to_do_in_one_line():
+    from outlay.engine.load import hub_errors
+
+    class GatedRepoError(OSError):
+        pass
+
+    def fail(name, cause):
+        with pytest.raises(ConfigError) as caught, hub_errors(name):
+            raise OSError("first\nsecond") from cause
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "https://huggingface.co/o/m" in fail("o/m", GatedRepoError()) and "hf auth login" in fail("o/m", GatedRepoError())
+    assert "give its folder" in fail("o/m", ConnectionError())
+    assert "did you mean 'tiny'?" in fail("tinny", ConnectionError())
 
 
 def test_importing_the_engine_imports_no_torch():
@@ -312,6 +334,17 @@ def test_training_lowers_the_nll_and_leaves_the_cached_base_alone(base, tmp_path
     np.testing.assert_array_equal(score(base).columns["embedding"], first)
     assert (model.kind, model.updates) == (method, 12)
     assert {name.rsplit(".", 1)[1] for name in weights(model)} == {"safetensors", "json"}
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_bfloat16_learns_too_and_keeps_what_it_trains_in_float32(base, tmp_path, method):
+    from safetensors.torch import load_file
+
+    half = Runtime(device="cpu", dtype="bfloat16")
+    model = sft(method, runtime=half)(base, PROMPTS, annotations(), tmp_path / "w")
+    assert nll(model).mean() < nll(base).mean() - 0.5
+    assert {t.dtype for f in (tmp_path / "w").glob("*.safetensors") for t in load_file(f).values()} == {torch.float32}
+    assert load(model, half).model.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])

@@ -72,7 +72,7 @@ def _arch(where: str) -> Arch:
         return Arch.from_config(json.loads(Path(where, "config.json").read_text()))
     from transformers import AutoConfig
 
-    with _hub_errors(where):
+    with hub_errors(where):
         return Arch.from_config(AutoConfig.from_pretrained(where, trust_remote_code=False).to_dict())
 
 
@@ -85,7 +85,7 @@ def tokenizer_of(name: str) -> PreTrainedTokenizerFast:
 def _tokenizer(where: str) -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
-    with _hub_errors(where):
+    with hub_errors(where):
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise ConfigError(f"the tokenizer of {where} has no fast version (tokenizer.json), so tokens cannot be traced to the text; convert it first")
@@ -139,7 +139,7 @@ def _loaded(network: PreTrainedModel, name: str) -> Loaded:
 def _network(where: str, runtime: Runtime) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
-    with _hub_errors(where), _no_progress_bar():
+    with hub_errors(where), no_progress_bar():
         network = AutoModelForCausalLM.from_pretrained(where, dtype=runtime.torch_dtype(), trust_remote_code=False, use_safetensors=True)
     return network.to(runtime.torch_device()).eval()
 
@@ -150,7 +150,8 @@ def _stamp(folder: Path) -> tuple:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
+    """Within the block transformers draws no bars for reading and writing weights."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
@@ -163,7 +164,7 @@ def _no_progress_bar() -> Iterator[None]:
 
 
 @contextmanager
-def _hub_errors(where: str) -> Iterator[None]:
+def hub_errors(where: str) -> Iterator[None]:
     """Turn transformers' errors into one line that says what to do."""
     try:
         yield
@@ -177,7 +178,7 @@ def _hub_errors(where: str) -> Iterator[None]:
         elif "RepositoryNotFoundError" in chain or "is not a valid model identifier" in str(error):
             advice = f"there is no such folder and no such public model on the hub; {near(where, shipped.NAMES)}"
         else:
-            advice = f"the hub cannot be reached or the files are not there ({_first_line(error)}); download the model and give its folder, or use one of {', '.join(shipped.NAMES)}"
+            advice = f"the hub cannot be reached ({_first_line(error)}); download the model elsewhere and give its folder, or take a shipped one: {near(where, shipped.NAMES)}"
         raise ConfigError(f"model '{where}': {advice}") from error
 
 

@@ -15,7 +15,7 @@ from ..measure import flops
 from ..registry import register
 from ..types import Annotation, Cost, Model, Prompt
 from .folders import new_folder
-from .load import Loaded, adapted, load, weights_folder
+from .load import Loaded, adapted, load, no_progress_bar, weights_folder
 from .render import Rendered, format_of, pairs
 from .runtime import Runtime
 
@@ -166,7 +166,8 @@ def _save(network, folder: Path, base: str) -> None:
     from safetensors.torch import save_file
 
     if not hasattr(network, "peft_config"):
-        network.save_pretrained(folder)
+        with no_progress_bar():
+            network.save_pretrained(folder)
         return
     from peft import get_peft_model_state_dict
 
