@@ -33,7 +33,8 @@ def front_loaded(budget: int, rounds: int) -> tuple[int, ...]:
     """Half of the budget in the first round, the rest evenly."""
     if rounds == 1:
         return (budget,)
-    return _apportion(budget, np.array([rounds - 1.0, *np.ones(rounds - 1)]))
+    first = min((budget + 1) // 2, budget - rounds + 1)
+    return (first, *even(budget - first, rounds - 1))
 
 
 SCHEDULES: dict[str, Callable[[int, int], tuple[int, ...]]] = {"even": even, "geometric": geometric, "front_loaded": front_loaded}
