@@ -96,7 +96,7 @@ class Store:
         except Exception as bad:
             if not (self.root / path).exists():
                 raise
-            raise DataError(f"{self.root / path} is damaged ({type(bad).__name__}: {bad}); delete it and run again to make it anew") from None
+            raise DataError(f"{self.root / path} is damaged ({type(bad).__name__}: {' '.join(str(bad).split())}); delete it and run again to make it anew") from None
 
     def array(self, values: np.ndarray) -> str:
         """Store an array by content under shared/arrays; -> its path relative to the root."""
@@ -120,13 +120,13 @@ class Store:
         meta |= {"live": sorted(record.live)} if isinstance(record, Signals) else {"benchmark": record.benchmark, "items": record.items}
         table = pa.table({name: pa.array(values.tolist() if values.dtype.kind in "UO" else values) for name, values in flat.items()})
         sink = io.BytesIO()
-        pq.write_table(table.replace_schema_metadata({"outlay": dumps(meta)}), sink)
+        pq.write_table(table.replace_schema_metadata({"outlay": dumps(meta)}), sink, write_page_checksum=True)
         return sink.getvalue()
 
     def _untable(self, path: Path, kind: type) -> Any:
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path)
+        table = pq.read_table(path, page_checksum_verification=True)
         meta = json.loads(table.schema.metadata[b"outlay"])
         columns: dict[str, np.ndarray] = {}
         for name in table.column_names:
