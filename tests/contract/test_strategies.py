@@ -8,7 +8,14 @@ import pytest
 from outlay import registry
 from outlay.testing import check_strategy
 
-VARIANTS = ["facility_location(kernel='rbf')"]
+VARIANTS = [
+    "facility_location(kernel='rbf')",
+    "least_confidence(per_token=True)",
+    "idds(weight=1.0)",
+    "idds(weight=0.0)",
+    "huds(weight=1.0, strata=3)",
+    "uncertainty_filtered_facility_location(factor=1.5)",
+]
 
 
 @pytest.mark.parametrize("spec", [card.name for card in registry.cards("strategy")] + VARIANTS)

@@ -16,9 +16,9 @@ from .. import registry
 from ..coverage import facility
 from ..errors import ConfigError, DataError, OutlayError
 from ..types import Floats, Indices, Signals, View
-from . import baseline, coverage, uncertainty
+from . import baseline, coverage, hybrid, tasks, uncertainty
 
-__all__ = ["Picked", "SignalError", "baseline", "coverage", "select", "uncertainty"]
+__all__ = ["Picked", "SignalError", "baseline", "coverage", "hybrid", "select", "tasks", "uncertainty"]
 
 
 class SignalError(DataError):
@@ -44,8 +44,9 @@ def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Gen
 
     Raises SignalError for NaN or infinity in a declared signal (of unlabeled rows; of all rows if it is (n, d)).
     """
-    name, options = registry.parse(spec)
+    name, _ = registry.parse(spec)
     part = registry.build("strategy", spec)
+    options = getattr(part, "keywords", {})  # as build checked and converted them
     card = registry.card("strategy", name)
     if not 1 <= k <= len(view.unlabeled):
         raise DataError(f"cannot buy {k} prompts: {len(view.unlabeled)} are unlabeled; choose a budget between 1 and the size of the pool")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Annotated
 
-from ..coverage import facility
+import numpy as np
+from annotated_types import Interval
+
+from ..coverage import clusters, facility, spread
 from ..registry import strategy
 from ..types import Floats, Indices, View
-from .ranking import by_lottery
+from .ranking import by_lottery, line_up
 
 
 def gain(view: View, picks: Indices, *, kernel: str = "cosine", width: float = 0.1) -> Floats:
@@ -21,11 +24,88 @@ def facility_location(view: View, k: int, rng: np.random.Generator, *, kernel: s
 
     kernel: "cosine", or "rbf" with `width` times the mean squared distance of the pool as its scale.
     """
-    # The whole problem is put in the order of the lottery: ties, and the rounding of the sums, are then the same in any order of the pool.
-    order = np.argsort(view.lottery, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    found = facility.cover(
-        view.signals.columns["embedding"][order], k, candidates=place[by_lottery(view)], chosen=np.sort(place[view.labeled]), kernel=kernel, width=width
-    )
-    return order[found.picks]
+    line = line_up(view)
+    points = view.signals.columns["embedding"][line.rows]
+    return line.rows[facility.cover(points, k, candidates=line.unlabeled, chosen=line.labeled, kernel=kernel, width=width).picks]
+
+
+def distance(view: View, picks: Indices) -> Floats:
+    """Distance of each pick to the nearest prompt bought before it; 2, the largest there is, if none was. -> (k,)."""
+    return np.minimum(_farthest_first(view, len(picks))[1], 2)
+
+
+@strategy(needs=("embedding",), score=distance, source="Sener & Savarese 2018, arXiv 1708.00489; greedy: Gonzalez 1985", nested=True)
+def k_center(view: View, k: int, rng: np.random.Generator) -> Indices:
+    """Each time the prompt that is farthest from everything bought so far, counting what is already bought.
+
+    Euclidean, on rows of length 1. The greedy form of the paper, without its search for a smaller radius around outliers. Starts at
+    the head of the lottery if nothing is bought.
+    """
+    return _farthest_first(view, k)[0]
+
+
+def _farthest_first(view: View, k: int) -> tuple[Indices, Floats]:
+    line = line_up(view)
+    points = facility.unit(view.signals.columns["embedding"])[line.rows]
+    found = spread.farthest_first(points, k, candidates=line.unlabeled, chosen=line.labeled)
+    return line.rows[found.picks], found.distances
+
+
+# Not nested: each round draws anew, so two rounds do not buy what one would have.
+@strategy(needs=("embedding",), source="Arthur & Vassilvitskii 2007 (the seeding alone)")
+def k_means_pp(view: View, k: int, rng: np.random.Generator) -> Indices:
+    """Each time a random prompt, in proportion to its squared distance to the nearest bought one, counting what is already bought.
+
+    Euclidean, on rows of length 1. Between `random` and `k_center`: far prompts are likely, outliers are not certain.
+    """
+    line = line_up(view)
+    points = facility.unit(view.signals.columns["embedding"])[line.rows]
+    return line.rows[spread.d2_sample(points, k, candidates=line.unlabeled, chosen=line.labeled, rng=rng)]
+
+
+@strategy(needs=("embedding",), source="Zhdanov 2019, arXiv 1901.05954, without its uncertainty weights; k-means: Lloyd 1982")
+def k_means(view: View, k: int, rng: np.random.Generator) -> Indices:
+    """The prompt nearest to the centroid of each of k clusters of what is not bought yet, largest cluster first.
+
+    Euclidean, on rows of length 1. What is already bought plays no part, as in the paper: the next round may buy from the same
+    clusters again. Where fewer than k prompts differ, the rest follow in the order of the lottery.
+    """
+    rows = by_lottery(view)
+    found = rows[clusters.representatives(facility.unit(view.signals.columns["embedding"])[rows], k, rng)]
+    return np.concatenate([found, rows[~np.isin(rows, found)]])[:k]
+
+
+Share = Annotated[float, Interval(ge=0, le=1)]
+
+
+def in_domain_diversity(view: View, picks: Indices, *, weight: Share = 0.67) -> Floats:
+    """The IDDS score of each pick when it was chosen. -> (k,)."""
+    return _idds(view, len(picks), weight)[1]
+
+
+@strategy(needs=("embedding",), score=in_domain_diversity, source="Tsvigun et al. 2022, arXiv 2301.03252 (IDDS)", nested=True)
+def idds(view: View, k: int, rng: np.random.Generator, *, weight: Share = 0.67) -> Indices:
+    """Prompts that are like those not bought yet and unlike those bought.
+
+    Highest weight * (mean cosine to the other unlabeled prompts) - (1 - weight) * (mean cosine to the labeled ones; 0 without any),
+    one at a time: a pick counts as labeled for the next. The paper embeds with a BERT; here the scorer's embedding.
+    """
+    return _idds(view, k, weight)[0]
+
+
+def _idds(view: View, k: int, weight: float) -> tuple[Indices, Floats]:
+    line = line_up(view)
+    points = facility.unit(view.signals.columns["embedding"])[line.rows].astype(np.float64)
+    free = points[line.unlabeled]
+    to_free = free @ free.sum(axis=0) - np.einsum("md,md->m", free, free)  # summed cosine to the others
+    to_labeled = free @ points[line.labeled].sum(axis=0)
+    picks, scores = np.empty(k, dtype=np.int64), np.empty(k)
+    for turn in range(k):
+        others, labeled = max(len(free) - turn - 1, 1), max(len(line.labeled) + turn, 1)
+        score = np.round(weight * to_free / others - (1 - weight) * to_labeled / labeled, 9)  # the rounding of sums decides no tie
+        score[picks[:turn]] = -np.inf
+        pick = picks[turn] = score.argmax()
+        scores[turn] = score[pick]
+        like = free @ free[pick]
+        to_free, to_labeled = to_free - like, to_labeled + like
+    return line.rows[line.unlabeled[picks]], scores

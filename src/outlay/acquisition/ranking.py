@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from ..types import Floats, Indices, View
@@ -15,3 +17,23 @@ def highest(view: View, scores: Floats, k: int) -> Indices:
 def by_lottery(view: View) -> Indices:
     """All unlabeled rows in the order of the lottery: an order that does not depend on the order of the pool. -> (m,)."""
     return view.unlabeled[np.argsort(view.lottery[view.unlabeled], kind="stable")]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The whole pool in the order of the lottery: `rows` (n,), and the places in it of the unlabeled and the labeled ones, ascending.
+
+    Whoever computes on `rows` breaks ties by taking the first, and rounds alike in any order of the pool.
+    """
+
+    rows: Indices
+    unlabeled: Indices
+    labeled: Indices
+
+
+def line_up(view: View) -> Line:
+    """The pool in the order of the lottery."""
+    rows = np.argsort(view.lottery, kind="stable")
+    place = np.empty_like(rows)
+    place[rows] = np.arange(len(rows))
+    return Line(rows, np.sort(place[view.unlabeled]), np.sort(place[view.labeled]))
