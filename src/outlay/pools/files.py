@@ -48,7 +48,7 @@ def _separated(path: Path, separator: str) -> list[dict[str, Any]]:
                     raise DataError(f"{path}, line {reader.line_num}: the number of fields differs from the header ({len(reader.fieldnames or ())}); check the quoting")
                 rows.append(row | {"": reader.line_num})
         except csv.Error as bad:
-            raise DataError(f"{path}, line {reader.line_num}: {bad}; check the quoting") from None
+            raise DataError(f"{path}, line {reader.line_num + 1}: {bad}; check the quoting") from None  # the row begins after the last whole one
     return rows
 
 
