@@ -52,7 +52,11 @@ def study(
     from .study import run_study
 
     asked = configs.load(config, [*(overrides or []), *([f"executor={executor}"] if executor else [])])
-    root = run_study(asked, out or Path("runs") / asked.name, quiet=quiet)
+    try:
+        root = run_study(asked, out or Path("runs") / asked.name, quiet=quiet)
+    except KeyboardInterrupt:
+        typer.echo("stopped; the same command goes on from here", err=True)
+        raise
     _show(root)
 
 

@@ -32,7 +32,7 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
         store.sweep()
         study = set_up(config, store)
         where = str(root.resolve())
-        executor = registry.build("executor", config.executor, workers=config.workers)
+        executor = registry.build("executor", config.executor, workers=config.workers or (1 if _on_gpu(config) else None))
         with Progress(root, study, quiet=quiet) as progress:
             for title, tasks in waves(study, where):
                 progress.stage(title)
@@ -197,6 +197,15 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def _on_gpu(config: StudyConfig) -> bool:
+    """Whether the model runs on a GPU: workers would only compete for it."""
+    if registry.parse(config.scorer)[0] != "llm":
+        return False
+    from .engine.runtime import Runtime
+
+    return Runtime(**config.runtime.model_dump()).torch_device().type == "cuda"
 
 
 def _model_digest(config: StudyConfig) -> str:

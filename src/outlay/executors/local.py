@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 
 from ..errors import OutlayError
 from ..registry import register
@@ -42,7 +42,7 @@ def _die_with_parent(parent: int) -> None:
 @register("executor", "processes")
 @dataclass(frozen=True, kw_only=True)
 class Processes:
-    """A pool of `workers` processes on this machine (None: one per core)."""
+    """A pool of `workers` processes on this machine (None: one per core; a study on a GPU sets one)."""
 
     workers: int | None = None
 
@@ -57,5 +57,9 @@ class Processes:
             yield from pool.map(fn, items)
         except BrokenProcessPool:
             raise OutlayError(f"a worker process died (out of memory, perhaps); run the same command again to resume, with fewer workers (now {count})") from None
+        except BaseException:  # an error or Ctrl-C: a stage that is cut short is done again on resume
+            for child in active_children():
+                child.terminate()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
