@@ -50,6 +50,8 @@ def render(figure: Figure) -> tuple[str, bytes]:
     """(SVG, PNG) of a figure; the same figure gives the same bytes."""
     svg, png = io.StringIO(), io.BytesIO()
     with matplotlib.rc_context(RC):
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, for both files
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
     return svg.getvalue(), png.getvalue()
