@@ -34,15 +34,17 @@ def task_inverse_confidence(view: View, k: int, rng: np.random.Generator) -> Ind
     rows = by_lottery(view)
     names, task = np.unique(view.groups[rows], return_inverse=True)
     confidence = np.bincount(task, np.exp(view.signals.columns["mean_logprob"][rows].astype(np.float64))) / np.bincount(task)
-    return _share_out(view, k, names, task, 1 / confidence)
+    return _share_out(view, k, names, task, np.exp(-np.round(np.log(confidence), 9)))  # the rounding of sums decides no tie
 
 
 def _share_out(view: View, k: int, names: np.ndarray, task: Indices, weights: Floats) -> Indices:
     """Of each task as many as its weight says, of all that is bought by then. task (m,): number in `names` of each row by_lottery."""
-    bought = Counter(view.groups[view.labeled].tolist())
+    rows, bought = by_lottery(view), Counter(view.groups[view.labeled].tolist())
     before = np.array([bought[name] for name in names.tolist()])
     by_task = np.argsort(task, kind="stable")
     turn = np.empty(len(task))
     turn[by_task] = np.arange(len(task)) - np.searchsorted(task[by_task], np.arange(len(names)))[task[by_task]]  # 0, 1, ... within its task
     when = (before[task] + turn + 0.5) / weights[task]
-    return by_lottery(view)[np.argsort(when, kind="stable")[:k]]
+    # Of two tasks with the same turn the larger has the lower number in the lottery, but not in its low digits.
+    digits = np.modf(view.lottery[rows] * 2**24)[0]
+    return rows[np.lexsort((digits, when))[:k]]
