@@ -68,7 +68,7 @@ def write_report(root: Path) -> Path:
     numbers = _numbers(run)
     for name, table in numbers.items():
         write_atomic(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode())
-    config = yaml.safe_dump(run.study["config"], sort_keys=False, allow_unicode=True, width=120)
+    config = yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
     write_atomic(out / "study.yaml", config.encode())
     page = _environment().get_template("page.html.jinja").render(
         run=run,
@@ -171,12 +171,12 @@ def _figures(run: Run, numbers: dict[str, pd.DataFrame], out: Path) -> dict[str,
     costs = costs[costs["budget"] == budget]
     for quantity, unit, label in (("flops", "", "FLOPs"), ("seconds", "s", "device seconds")):
         caption = f"{label[0].upper() + label[1:]} of one campaign as if it had run alone, by phase; measurement left out."
-        add("cost", f"cost-{quantity}", caption, figures.cost(costs, tables.arm_names(costs), quantity, unit, f"Cost of a campaign: {label}", f"n = {over_seeds} of the total"))
+        add("cost", f"cost-{quantity}", caption, figures.cost(costs, tables.arm_names(costs), quantity, unit, f"Cost of a campaign: {label}", f"n = {over_seeds}{', of the total' if seeds > 1 else ''}"))
     for strategy, part in numbers["bought"].groupby("strategy", sort=False):
         if strategy != "pool":
             m, of_pool = int(part["rounds"].iloc[0]), numbers["bought"][numbers["bought"]["strategy"] == "pool"]
-            caption = f"Groups that {strategy} bought in each of {words.count(m, 'round')}, beside the pool; intervals of the shares are in bought.csv."
-            n = f"mean over {words.count(seeds, 'seed')}; intervals in bought.csv"
+            caption = f"Groups that {strategy} bought in each round (m = {m}), beside the pool; intervals over seeds are in bought.csv."
+            n = f"mean over {seeds} seeds; intervals in bought.csv" if seeds > 1 else "n = 1 seed"
             add("bought", f"bought-{_file(strategy)}", caption, figures.bought_by_round(pd.concat([of_pool, part]), f"{strategy}: groups bought, m={m}", n))
     n = f"n = {over_seeds} (±)" if seeds > 1 else "n = 1 seed"
     add("overlap", "overlap", "Jaccard overlap of the prompts that two campaigns bought with the same seed: 1 is the same set, 0 nothing in common.", figures.overlap(numbers["overlap"], "Overlap of what was bought", n))
@@ -195,6 +195,8 @@ def _grids(run: Run, numbers: dict[str, pd.DataFrame]) -> dict[str, Grid]:
     for _, row in summary.iterrows():
         cells = [words.percent(row), words.percent(row, "difference", sign=True), str(row["seeds"]), str(row["items"]), row["interval"]]
         accuracy.append([row["benchmark"], *key(row), *cells])
+    benches = list(base["benchmark"])
+    accuracy.sort(key=lambda cells: benches.index(cells[0]))
     first = summary[summary["benchmark"] == summary["benchmark"].iloc[0]]
     diverse, cost = [], []
     for _, row in first.iterrows():
@@ -213,6 +215,7 @@ def _grids(run: Run, numbers: dict[str, pd.DataFrame]) -> dict[str, Grid]:
         [row["benchmark"], row["strategy"], *("" if pd.isna(row[k]) else str(row[k]) for k in ("rounds", *more)), f"{row['answers']:,}", f"{row['unparsed']:,}", f"{row['cut_off']:,}"]
         for _, row in numbers["unparsed"].iterrows()
     ]
+    failed.sort(key=lambda cells: benches.index(cells[0]))
     examples = [
         [row["strategy"], str(row["round"]), str(row["rank"]), row["group"] or "–", row["text"] if len(row["text"]) <= 200 else row["text"][:199] + "…", "–" if pd.isna(row["score"]) else f"{row['score']:.4g}"]
         for _, row in numbers["examples"].iterrows()

@@ -22,7 +22,7 @@ MARKERS = "osD^vP"
 LINES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1, 1, 1, 1, 1)))
 GREY, INK = "#767676", "#222222"
 PHASE_STYLE = {"score": ("#4d4d4d", ""), "annotate": ("#a6a6a6", "////"), "train": ("#dddddd", "....")}
-SIZE = (5.4, 3.9)
+SIZE = (4.8, 3.6)
 RC = {
     "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titleweight": "bold",
     "axes.titlelocation": "left", "axes.edgecolor": GREY, "text.color": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
@@ -77,9 +77,12 @@ def _drawn(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return wrapped
 
 
-def _key(axes: Axes, columns: int = 3) -> None:
-    if axes.get_legend_handles_labels()[0]:
-        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", ncols=columns, columnspacing=1.2, handlelength=3)
+def _key(axes: Axes) -> None:
+    """A legend below the figure, in as many columns as its labels leave room for."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        columns = min(3, max(1, 66 // (max(map(len, labels)) + 9)))
+        axes.figure.legend(handles, [_short(label, 60) for label in labels], loc="outside lower left", ncols=columns, columnspacing=1.2, handlelength=3)
 
 
 def _whiskers(axes: Axes, x: object, part: pd.DataFrame, name: str, style: Style, **options: object) -> None:
@@ -93,7 +96,7 @@ def _whiskers(axes: Axes, x: object, part: pd.DataFrame, name: str, style: Style
 def learning_curves(curves: pd.DataFrame, reference: pd.DataFrame, base: pd.Series, style: Mapping[str, Style], title: str, note: str) -> Figure:
     """Accuracy against annotations bought: a line per strategy and number of rounds, random's reference curve as a grey band.
     All start at the base model, which no seed changes: its whisker is the only one over items."""
-    figure, axes = _axes(title, note, (5.4, 4.4))
+    figure, axes = _axes(title, note, (4.8, 4.1))
     if len(reference):
         _band(axes, reference, "#cfcfcf", 0.6)
         axes.plot(reference["labels"], reference["accuracy"], color=GREY, marker="X", markersize=4, linewidth=1.5, label="random (grey band)")
@@ -110,8 +113,8 @@ def learning_curves(curves: pd.DataFrame, reference: pd.DataFrame, base: pd.Seri
         axes.plot([], [], color=look.colour, linestyle=line, linewidth=1.5, marker=look.marker, markersize=5, label=f"{strategy} m={m}")
     _whiskers(axes, [0], pd.DataFrame([base]).astype({"accuracy": float}), "accuracy", Style("#000000", "*"), linestyle="none", label="base model")
     axes.set(xlabel="annotations bought", ylabel="accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    _key(axes, 2)
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    _key(axes)
     return figure
 
 
@@ -145,7 +148,7 @@ def accuracy_by_rounds(summary: pd.DataFrame, style: Mapping[str, Style], title:
     figure, axes = _axes(title, note)
     _by_rounds(axes, summary, "accuracy", style)
     axes.set_ylabel("accuracy")
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     _key(axes)
     return figure
 
@@ -172,7 +175,7 @@ def diversity_by_rounds(summary: pd.DataFrame, measure: str, style: Mapping[str,
     _by_rounds(axes, summary, measure, style)
     axes.set_ylabel(label)
     if measure == "group_coverage":
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     _key(axes)
     return figure
 
@@ -181,7 +184,7 @@ def diversity_by_rounds(summary: pd.DataFrame, measure: str, style: Mapping[str,
 def cost(costs: pd.DataFrame, names: pd.Series, quantity: str, unit: str, title: str, note: str) -> Figure:
     """Cost of a campaign by phase, an arm a bar; the whisker is the interval of the total."""
     arms = list(dict.fromkeys(names))
-    figure, axes = _axes(title, note, (5.4, 1.7 + 0.27 * len(arms)))
+    figure, axes = _axes(title, note, (4.8, 1.7 + 0.25 * len(arms)))
     table = costs.assign(arm=names)
     left = np.zeros(len(arms))
     for phase, (colour, hatch) in PHASE_STYLE.items():
@@ -202,7 +205,7 @@ def cost(costs: pd.DataFrame, names: pd.Series, quantity: str, unit: str, title:
 @_drawn
 def bought_by_round(shares: pd.DataFrame, title: str, note: str, most: int = 7) -> Figure:
     """Stacked shares of the groups in each round's batch, the pool's beside them; groups beyond the `most` largest are one."""
-    figure, axes = _axes(title, note, (5.4, 4.2))
+    figure, axes = _axes(title, note, (4.8, 3.9))
     order = list(shares.loc[shares["strategy"] == "pool", "group"])
     kept = order[:most] if len(order) > most + 1 else order[: most + 1]
     rest = f"{len(order) - len(kept)} other groups"
@@ -217,7 +220,7 @@ def bought_by_round(shares: pd.DataFrame, title: str, note: str, most: int = 7) 
         axes.bar(ticks, wide[group], bottom=bottom, color=colour, edgecolor="white", linewidth=0.8, width=0.75, label=_short(group, 24))
         bottom += wide[group].to_numpy()
     axes.set(xlabel="round (annotations bought in it)", ylabel="share of what was bought", ylim=(0, 1))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.grid(axis="x", visible=False)
     _key(axes)
     return figure
@@ -228,7 +231,7 @@ def overlap(overlaps: pd.DataFrame, title: str, note: str) -> Figure:
     """Matrix of Jaccard overlaps between arms, mean over seeds and half the width of its interval."""
     names = list(dict.fromkeys(overlaps["a"]))
     n = len(names)
-    figure, axes = _axes(title, note, (max(5.4, 2.6 + 0.46 * n), max(3.6, 2.2 + 0.36 * n)))
+    figure, axes = _axes(title, note, (max(4.8, 2.6 + 0.46 * n), max(3.2, 1.2 + 0.36 * n)))
     mean = overlaps.pivot(index="a", columns="b", values="jaccard").loc[names, names].to_numpy()
     reach = overlaps.assign(half=overlaps["jaccard_high"] - overlaps["jaccard"]).pivot(index="a", columns="b", values="half").loc[names, names].to_numpy()
     axes.pcolormesh(np.arange(n + 1) - 0.5, np.arange(n + 1) - 0.5, mean, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
