@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -167,6 +168,11 @@ class Store:
 
 
 def _record(kind: type[T], raw: Any) -> T:
+    return _adapter(kind).validate_python(raw)
+
+
+@functools.cache
+def _adapter(kind: type) -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind).validate_python(raw)
+    return TypeAdapter(kind)
