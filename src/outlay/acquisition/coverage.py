@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
-from annotated_types import Interval
 
 from ..coverage import clusters, facility, spread
 from ..registry import strategy
 from ..types import Floats, Indices, View
-from .ranking import by_lottery, line_up
+from .ranking import Share, by_lottery, line_up
 
 
 def gain(view: View, picks: Indices, *, kernel: str = "cosine", width: float = 0.1) -> Floats:
@@ -73,9 +70,6 @@ def k_means(view: View, k: int, rng: np.random.Generator) -> Indices:
     rows = by_lottery(view)
     found = rows[clusters.representatives(facility.unit(view.signals.columns["embedding"])[rows], k, rng)]
     return np.concatenate([found, rows[~np.isin(rows, found)]])[:k]
-
-
-Share = Annotated[float, Interval(ge=0, le=1)]
 
 
 def in_domain_diversity(view: View, picks: Indices, *, weight: Share = 0.67) -> Floats:

@@ -6,12 +6,12 @@ import math
 from typing import Annotated
 
 import numpy as np
-from annotated_types import Ge, Interval
+from annotated_types import Ge
 
 from ..coverage import facility, spread, weighted
 from ..registry import strategy
 from ..types import Floats, Indices, View
-from .ranking import by_lottery, highest, line_up
+from .ranking import Share, by_lottery, highest, line_up
 
 
 # Not nested: each round draws anew, so two rounds do not buy what one would have.
@@ -82,7 +82,6 @@ def _entropy(view: View) -> Floats:
     return weights
 
 
-Share = Annotated[float, Interval(ge=0, le=1)]
 Count = Annotated[int, Ge(1)]
 
 
@@ -93,7 +92,7 @@ def hybrid(view: View, picks: Indices, *, weight: Share = 0.5, strata: Count = 1
 
 @strategy(needs=("mean_logprob", "embedding"), score=hybrid, source="Azeemi et al. 2025, arXiv 2403.09259 (HUDS)", nested=True)
 def huds(view: View, k: int, rng: np.random.Generator, *, weight: Share = 0.5, strata: Count = 10) -> Indices:
-    """Unsure of, and unlike the other prompts that the model is equally unsure of.
+    """Prompts that the model is unsure of and that are unlike the others of which it is as unsure.
 
     Highest weight * (cosine distance to the centroid of its stratum) + (1 - weight) * (negative mean log-probability of the response,
     nats), over the unlabeled prompts; strata are equally wide intervals of the latter. Both parts are first stretched to 0..1: nats and

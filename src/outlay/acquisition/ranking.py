@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Interval
 
 from ..types import Floats, Indices, View
+
+Share = Annotated[float, Interval(ge=0, le=1)]  # the type of an option between 0 and 1
 
 
 def highest(view: View, scores: Floats, k: int) -> Indices:
