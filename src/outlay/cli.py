@@ -94,6 +94,58 @@ def validate(config: Config, overrides: Overrides = None) -> None:
         typer.echo(f"  {name}: run at m = 1 only from a cold start: its signals are frozen and its picks nested, so more rounds change nothing")
 
 
+@app.command()
+def init(
+    kind: Annotated[str, typer.Argument(help="study", show_default=False)],
+    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("study.yaml"),
+) -> None:
+    """Write a commented config to start from.
+
+    Example: outlay init study my-study.yaml
+    """
+    from importlib.resources import files
+
+    from .store import write_atomic
+
+    if kind != "study":
+        raise ConfigError(f"cannot init '{kind}'; known: study")
+    if path.exists():
+        raise ConfigError(f"{path} is there already; choose another path")
+    write_atomic(path, files("outlay").joinpath("templates/study.yaml").read_bytes())
+    typer.echo(f"wrote {path}; next: outlay validate {path}, then outlay study {path}")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of a study's config, for editors that complete and check YAML.
+
+    Example: outlay schema > study.schema.json
+    """
+    import json
+
+    from .config import StudyConfig
+
+    typer.echo(json.dumps(StudyConfig.model_json_schema(), indent=1))
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory.", show_default=False)],
+    campaign: Annotated[str, typer.Argument(help="Campaign id: a folder name under RUN/campaigns.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Folder to write dataset/ and model/ into.", show_default=False)],
+    push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload both to the hub, as private repositories.", show_default=False)] = None,
+) -> None:
+    """Write what a campaign bought as a data set folder and its model as a model folder, each with a card.
+
+    Example: outlay export runs/quickstart mean_entropy-m4-even-cold-b128-s0 --out exported
+    """
+    from . import export as exporting
+
+    folders = exporting.export(run, campaign, out)
+    for line in [*map(str, folders), *(exporting.push(folders, push) if push else [])]:
+        typer.echo(line)
+
+
 @app.command("list")
 def list_parts(kind: Annotated[str, typer.Argument(help=", ".join(KINDS), show_default=False)]) -> None:
     """List the parts of a kind with their options and sources.

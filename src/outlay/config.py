@@ -69,6 +69,7 @@ class StudyConfig(_Section):
     shard: int = Field(512, ge=1, description="prompts a shard when the whole pool is scored")
     keep_models: Literal["last", "all"] = "last"
     prices: Prices = Prices()
+    report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field([], description="experiment trackers that get the curves; local files always")
     executor: str = "processes"
     workers: int | None = Field(None, ge=1, description="worker processes; null: one per core")
 

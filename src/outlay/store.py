@@ -28,14 +28,14 @@ from .types import Cost, Evaluation, Signals
 T = TypeVar("T")
 
 
-def dumps(value: Any) -> bytes:
-    """Canonical JSON: sorted keys, one byte string for one value."""
-    return (json.dumps(value, sort_keys=True, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+def dumps(value: Any, *, sort: bool = False) -> bytes:
+    """JSON in the order of the keys (a config's order means something: the first evaluator leads), or sorted for hashing."""
+    return (json.dumps(value, sort_keys=sort, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def fingerprint(value: Any) -> str:
     """Hash of a JSON-able value."""
-    return hashlib.sha256(dumps(value)).hexdigest()[:16]
+    return hashlib.sha256(dumps(value, sort=True)).hexdigest()[:16]
 
 
 def write_atomic(path: Path, data: bytes) -> None:

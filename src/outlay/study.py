@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from . import __version__, grid, pools, registry, results
+from . import __version__, grid, pools, registry, results, trackers
 from .config import StudyConfig
 from .errors import ConfigError, RunConflict
 from .progress import Progress
@@ -16,7 +16,7 @@ from .store import Store, write_atomic
 from .workbench import Task, campaign_of, part, perform
 
 GROWING = {"strategies", "rounds", "schedules", "starts", "seeds", "budgets"}
-FREE = {"prices", "executor", "workers", "note", "keep_models"}  # may change without changing what a cell is
+FREE = {"prices", "executor", "workers", "note", "keep_models", "report_to"}  # may change without changing what a cell is
 PACKAGES = ("torch", "transformers", "peft", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
@@ -39,6 +39,7 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
                 for _ in executor.map(perform, tasks):
                     pass
         results.write(root)
+        trackers.send(root, results.results(root), config.report_to, config.name)
     return root
 
 

@@ -1,0 +1,102 @@
+"""What a campaign bought and trained, in the forms that other tools read: a data set folder and a model folder, each with a card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from .config import StudyConfig
+from .errors import ConfigError, DataError, near
+from .store import Store, write_atomic
+from .types import Batch, Model
+from .workbench import campaign_of
+
+CARD = """---
+{head}---
+
+# {title}
+
+{lead}
+
+- study: `{study}`; campaign: `{campaign}`
+- strategy `{strategy}`, {rounds} round(s), schedule {schedule}, start {start}, seed {seed}
+- base model: `{model}`; pool fingerprint `{pool}` ({prompts} prompts); Outlay {version}
+{rest}"""
+
+
+def export(root: Path, campaign: str, out: Path) -> list[Path]:
+    """Write `out/dataset` (train.jsonl in TRL's prompt-completion form, README.md) and `out/model` (the weights of the last round,
+    README.md). -> the two folders. Raises ConfigError for an unknown campaign, DataError where weights are not there."""
+    if not (root / "study.json").exists():
+        raise ConfigError(f"{root} is not a run directory (no study.json in it)")
+    store = Store(root)
+    study = store.read("study.json", dict)
+    if campaign not in study["campaigns"]:
+        raise ConfigError(f"{root} has no campaign '{campaign}'; {near(campaign, study['campaigns'])}")
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty; choose another --out")
+    entry = study["campaigns"][campaign]
+    config = StudyConfig.model_validate(study["config"])
+    for folder in entry["folders"]:
+        if not (root / folder / "model.json").exists():
+            raise DataError(f"campaign '{campaign}' is not finished ({folder} has no model); run the study again first")
+    model = store.read(f"{entry['folders'][-1]}/model.json", Model)
+    if not model.weights or not (root / model.weights).is_dir():
+        raise DataError(f"the weights of '{campaign}' are not in {root}; run the study with keep_models=all")
+    rows = list(_rows(root, store, entry))
+    facts = _facts(root, study, entry, campaign, config)
+    write_atomic(out / "dataset" / "train.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    head = "configs:\n- config_name: default\n  data_files: train.jsonl\ntags:\n- outlay\n"
+    lead = f"{len(rows)} annotations that an acquisition strategy chose, in the order in which they were bought."
+    rest = "\nColumns: `prompt`, `completion`, `id`, `group`, `round`, `rank` (within the round, most wanted first), `annotator`. The licence is that of the source data.\n"
+    write_atomic(out / "dataset" / "README.md", CARD.format(head=head, title=f"Bought by {facts['strategy']}", lead=lead, rest=rest, **facts).encode())
+    shutil.copytree(root / model.weights, out / "model")
+    library = "peft" if model.kind == "lora" else "transformers"
+    head = f"base_model: {config.model}\nlibrary_name: {library}\ntags:\n- outlay\n"
+    lead = f"Fine-tuned on the {len(rows)} annotations of the data set beside it ({'a LoRA adapter' if model.kind == 'lora' else 'all weights'}; the tokenizer is the base's)."
+    rest = f"- trainer: `{json.dumps(config.trainer)}`; {model.updates} optimizer updates; weights hash `{model.digest}`\n"
+    write_atomic(out / "model" / "README.md", CARD.format(head=head, title=f"{config.model}, fine-tuned by {facts['strategy']}", lead=lead, rest=rest, **facts).encode())
+    return [out / "dataset", out / "model"]
+
+
+def push(folders: list[Path], repo: str) -> list[str]:
+    """Upload the two folders as the private hub repositories `repo` (model) and `repo`-data (data set); -> their addresses.
+
+    The token is the one of `hf auth login` or HF_TOKEN; it is never read or stored here.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+
+    dataset, model = folders
+    urls = []
+    try:
+        for folder, kind, name in ((dataset, "dataset", f"{repo}-data"), (model, "model", repo)):
+            urls.append(str(HfApi().create_repo(name, repo_type=kind, private=True, exist_ok=True)))
+            HfApi().upload_folder(repo_id=name, repo_type=kind, folder_path=str(folder))
+    except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as bad:
+        raise DataError(f"could not upload to '{repo}' ({str(bad).splitlines()[0]}); run `hf auth login`, check the network, and try again: the exported folders are complete") from None
+    return urls
+
+
+def _rows(root: Path, store: Store, entry: dict) -> Any:
+    from . import pools
+
+    pool = pools.pool_of("pool", pools.read(root / "shared/pool.parquet"))
+    for folder in entry["folders"]:
+        batch = store.read(f"{folder}/batch.json", Batch)
+        prompts = pool.at(pool.rows_of(a.prompt_id for a in batch.annotations))
+        for rank, (prompt, answer) in enumerate(zip(prompts, batch.annotations, strict=True), 1):
+            if answer.kind == "response":
+                row = {"prompt": prompt.text, "completion": answer.response, "id": prompt.id, "group": prompt.group}
+                yield row | {"round": answer.round, "rank": rank, "annotator": answer.annotator}
+
+
+def _facts(root: Path, study: dict, entry: dict, name: str, config: StudyConfig) -> dict[str, Any]:
+    campaign = campaign_of(entry)
+    pool = study["pool"]
+    return {
+        "study": config.name, "campaign": name, "strategy": campaign.strategy, "rounds": campaign.rounds, "schedule": campaign.schedule, "start": campaign.start,
+        "seed": campaign.seed, "model": config.model, "pool": pool["fingerprint"], "prompts": pool["prompts"], "version": study["outlay"],
+    }  # fmt: skip
