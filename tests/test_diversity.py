@@ -154,3 +154,84 @@ def test_tfidf_of_tiny_and_of_equal_pools():
     assert diversity.vendi(tfidf(["the same"] * 5), np.arange(5)) == pytest.approx(1)
     with pytest.raises(DataError, match="none of the 2 prompts"):
         tfidf(["", " "])
+
+
+def brute_novelsum(points, bought):
+    """The definition, row by row."""
+    total = 0.0
+    for i in bought:
+        others = sorted((j for j in bought if j != i), key=lambda j: 1 - points[i] @ points[j])
+        weights = [1 / rank for rank in range(1, len(others) + 1)]
+        for weight, j in zip(weights, others, strict=True):
+            around = sorted(1 - points[j] @ points[o] for o in range(len(points)) if o != j)[:10]
+            total += weight / sum(weights) * (1 / max(np.mean(around), 0.05)) ** 0.5 * (1 - points[i] @ points[j])
+    return total / len(bought)
+
+
+def test_the_new_measures_by_brute_force_and_in_blocks(monkeypatch):
+    points, bought = cloud(80, 4), np.random.default_rng(2).permutation(80)[:23]
+    kernel = points[bought].astype(float) @ points[bought].astype(float).T
+    expected = {
+        "coverage_radius": max(min(1 - points[i] @ points[j] for j in bought) for i in range(80)),
+        "near_duplicates": np.mean([any(points[i] @ points[j] >= 0.95 for j in bought if j != i) for i in bought]),
+        "log_determinant": np.linalg.slogdet(kernel + 0.05 * np.eye(23))[1] / 23,
+        "novelsum": brute_novelsum(points.astype(float), bought),
+    }
+    assert 0 < expected["near_duplicates"] < 1
+    for block in (4096, 8):
+        monkeypatch.setattr(diversity, "BLOCK", block)
+        found = diversity.panel(points, np.array(["a"] * 80), bought)
+        assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-5)
+
+
+def test_log_determinant_between_copies_and_right_angles():
+    axes = np.eye(3, dtype=np.float32)
+    assert diversity.log_determinant(axes, np.arange(3)) == pytest.approx(math.log(1.05))
+    assert diversity.log_determinant(axes[[0] * 500], np.arange(500)) == pytest.approx(math.log(0.05), abs=0.05)
+
+
+def test_copies_are_near_duplicates_and_take_diversity_away():
+    axes = diversity.prepare(np.vstack([np.eye(12), -np.eye(12)]))
+    copied = np.vstack([axes, axes[:6]])
+    clean, planted = np.arange(12), np.array([*range(6), *range(24, 30)])
+    assert diversity.near_duplicate_share(copied, clean) == 0 and diversity.near_duplicate_share(copied, planted) == 1
+    for measure in (diversity.vendi, diversity.log_determinant, diversity.novelsum):
+        assert measure(copied, planted) < measure(copied, clean)
+
+
+def test_one_row_is_no_near_duplicate_of_itself_and_has_no_novelty():
+    assert diversity.near_duplicate_share(cloud(), np.array([3])) == 0 and diversity.novelsum(cloud(), np.array([3])) == 0
+    one = diversity.panel(diversity.prepare(np.ones((1, 3))), np.array(["a"]), np.array([0]))
+    assert all(math.isfinite(value) for name, value in one.items() if not name.startswith("group"))
+
+
+def test_novelsum_of_random_rows_is_above_a_clump():
+    points = cloud(400, 6, seed=3)
+    rng = np.random.default_rng(0)
+    clump = np.argsort(-(points @ points[0]))[:30]
+    assert diversity.novelsum(points, clump) < min(diversity.novelsum(points, rng.choice(400, 30, replace=False)) for _ in range(20))
+
+
+def test_the_same_rows_count_more_in_novelsum_where_the_pool_is_crowded():
+    axes = np.eye(4, dtype=np.float32)
+    assert diversity.novelsum(np.tile(axes, (30, 1)), np.arange(4)) > diversity.novelsum(axes, np.arange(4)) == pytest.approx(1)
+
+
+def test_density_is_bounded_where_the_pool_is_copies():
+    found = diversity.density(np.tile(np.eye(2, dtype=np.float32), (20, 1)), np.array([0, 1]))
+    assert found == pytest.approx([20, 20])
+
+
+def test_the_band_measures_what_the_panel_measures():
+    points, groups = cloud(), np.array(["a", "b"] * 30)
+    panel = diversity.panel(points, groups, np.arange(60))
+    band = diversity.random_band(points, groups, 60, 3, np.random.default_rng(0))
+    assert band.keys() == panel.keys()
+    assert {name: mean for name, (mean, _, _) in band.items()} == pytest.approx(panel, rel=1e-4, abs=1e-5)
+
+
+def test_the_measures_do_not_depend_on_the_order_of_the_pool():
+    points, bought, order = cloud(), np.arange(0, 60, 5), np.random.default_rng(4).permutation(60)
+    where = np.argsort(order)
+    groups = np.array(["a", "b", "c"] * 20)
+    assert diversity.panel(points[order], groups[order], where[bought]) == pytest.approx(diversity.panel(points, groups, bought), rel=1e-4)
