@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import DataError, near
 from ..registry import register
@@ -14,10 +15,42 @@ from ..registry import register
 if TYPE_CHECKING:
     import pyarrow as pa
 
+T = TypeVar("T")
+
 
 def text_id(text: str) -> str:
     """An id made from the prompt itself, for data that has none."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def as_text(value: Any, name: str) -> str:
+    """A text or whole number as text. ValueError, with what there is instead."""
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError(f"field '{name}' is {_shown(value)}, a text is expected")
+    text = str(value)
+    if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+        raise ValueError(f"field '{name}' has half of a surrogate pair, which is no character; remove it")
+    return text
+
+
+def first_exchange(turns: Any) -> tuple[str, str]:
+    """First question and its answer out of a list of {"role", "content"}; later turns are left out. ValueError if there is none.
+
+    System turns before the question are put in front of it, with an empty line between: the answer was written under them.
+    """
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns):
+        raise ValueError(f"a list of turns with role and content is expected, got {_shown(turns)}")
+    roles = [turn["role"] for turn in turns]
+    start = next((i for i, role in enumerate(roles) if role != "system"), len(roles))
+    if roles[start : start + 2] != ["user", "assistant"]:
+        raise ValueError(f"the first turns are {', '.join(map(str, roles[: start + 2])) or 'none'} where user, assistant are expected")
+    parts = [as_text(turn["content"], "content") for turn in turns[: start + 2]]
+    return "\n\n".join(part for part in parts[:-1] if part.strip()), parts[-1]
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _jsonl(path: Path) -> list[dict[str, Any]]:
@@ -43,9 +76,12 @@ def _separated(path: Path, separator: str) -> list[dict[str, Any]]:
         reader = csv.DictReader(file, delimiter=separator, strict=True)
         rows = []
         try:
+            names = reader.fieldnames or ()
+            if len(set(names)) < len(names):
+                raise DataError(f"{path}, line 1: a column occurs twice in {', '.join(names)}; rename one")
             for row in reader:
                 if None in row or None in row.values():
-                    raise DataError(f"{path}, line {reader.line_num}: the number of fields differs from the header ({len(reader.fieldnames or ())}); check the quoting")
+                    raise DataError(f"{path}, line {reader.line_num}: the number of fields differs from the header ({len(names)}); check the quoting")
                 rows.append(row | {"": reader.line_num})
         except csv.Error as bad:
             raise DataError(f"{path}, line {reader.line_num + 1}: {bad}; check the quoting") from None  # the row begins after the last whole one
@@ -72,6 +108,7 @@ class FilePool:
     """One prompt a row, from a JSONL, CSV, TSV or Parquet file with the columns `text`, `response`, `group` and `id`.
 
     `group` and `id` may be None: no groups; ids from the text. `response` may be None for a pool that people will answer.
+    `messages` names a column of chat turns to take instead of `text` and `response`: the first question and its answer.
     """
 
     path: Path
@@ -79,6 +116,7 @@ class FilePool:
     response: str | None = "response"
     group: str | None = None
     id: str | None = None
+    messages: str | None = None
 
     def __call__(self) -> pa.Table:
         """-> table id, text, group, response. DataError names the file and line of a malformed row."""
@@ -94,20 +132,26 @@ class FilePool:
             raise DataError(f"{self.path}: byte {bad.start} is not UTF-8; save the file as UTF-8") from None
         out: dict[str, list[str]] = {"id": [], "text": [], "group": [], "response": []}
         for row in rows:
-            text = self._field(row, self.text)
+            if self.messages:
+                text, response = self._read(row, self.messages, lambda turns, _: first_exchange(turns))
+            else:
+                text, response = self._field(row, self.text), self._field(row, self.response) if self.response else ""
             out["text"].append(text)
-            out["response"].append(self._field(row, self.response) if self.response else "")
+            out["response"].append(response)
             out["group"].append(self._field(row, self.group) if self.group else "")
             out["id"].append(self._field(row, self.id) if self.id else text_id(text))
         return pa.table({name: pa.array(values, pa.string()) for name, values in out.items()})
 
     def _field(self, row: dict[str, Any], name: str) -> str:
+        return self._read(row, name, as_text)
+
+    def _read(self, row: dict[str, Any], name: str, take: Callable[[Any, str], T]) -> T:
+        """A field as `take` reads it. DataError names the line, and the columns found if there is no such one."""
         if name not in row:
             found = [k for k in row if k]
-            raise DataError(f"{self.path}, line {row['']}: no field '{name}' (found: {', '.join(found)}); {near(name, found)}")
-        if not isinstance(row[name], str | int) or isinstance(row[name], bool):
-            raise DataError(f"{self.path}, line {row['']}: field '{name}' is {row[name]!r}, a text is expected")
-        text = str(row[name])
-        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
-            raise DataError(f"{self.path}, line {row['']}: field '{name}' has half of a surrogate pair, which is no character; remove it")
-        return text
+            hint = "set messages='messages'" if "messages" in found and not self.messages else near(name, found)
+            raise DataError(f"{self.path}, line {row['']}: no field '{name}' (found: {', '.join(found)}); {hint}")
+        try:
+            return take(row[name], name)
+        except ValueError as bad:
+            raise DataError(f"{self.path}, line {row['']}: {bad}") from None
