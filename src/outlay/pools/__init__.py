@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import DataError
 from ..types import Pool
-from . import files, flan, procedural  # noqa: F401  (registers the parts)
+from . import files, flan, gym, hub, procedural  # noqa: F401  (registers the parts)
 
 if TYPE_CHECKING:
     import pyarrow as pa
