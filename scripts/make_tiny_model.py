@@ -28,7 +28,7 @@ PAD, BOS, EOS, UNK = "<pad>", "<bos>", "<eos>", "<unk>"
 CHARACTERS = "\n" + string.digits + string.ascii_letters + string.punctuation + " "
 ROW = 256  # tokens of a training row
 BATCH = 8  # rows of an update
-PEAK_LR, LAST_LR, WARM_UP = 3e-3, 3e-5, 0.04
+PEAK_LR, WARM_UP, DECAY = 2e-3, 200, 0.3  # warm-up in updates; the last share of the updates, over which it falls to 0
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -100,11 +100,10 @@ def new_model(vocabulary: dict[str, int], seed: int) -> LlamaForCausalLM:
     )
 
 
-def learning_rate(done: float) -> float:
-    """Linear warm-up, then a cosine. `done`: share of the updates, 0 to 1."""
-    if done < WARM_UP:
-        return PEAK_LR * done / WARM_UP
-    return LAST_LR + (PEAK_LR - LAST_LR) * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) / 2
+def learning_rate(update: int, updates: int) -> float:
+    """Warm up, stay, fall linearly to zero. While it stays, the run does not depend on its length: a shorter one may
+    start from the checkpoint of a longer one and gives what it would have given from the beginning."""
+    return PEAK_LR * min(1, update / WARM_UP, (updates - update + 1) / (DECAY * updates))
 
 
 def train(model: LlamaForCausalLM, rows: np.ndarray, scratch: Path, minutes: float) -> list[tuple[int, float]]:
@@ -117,8 +116,8 @@ def train(model: LlamaForCausalLM, rows: np.ndarray, scratch: Path, minutes: flo
     saved = scratch / "checkpoint.pt"
     if saved.exists():
         state = torch.load(saved)
-        if state["updates"] != updates:
-            raise SystemExit(f"{saved} belongs to another run ({state['updates']} updates, not {updates}): delete it")
+        if state["updates"] != updates and state["done"] > (1 - DECAY) * min(updates, state["updates"]):
+            raise SystemExit(f"{saved} is of another run ({state['updates']} updates, not {updates}), and too late: delete it")
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first, curve = state["done"], state["curve"]
@@ -127,7 +126,7 @@ def train(model: LlamaForCausalLM, rows: np.ndarray, scratch: Path, minutes: flo
     losses: list[float] = []
     for update in range(first, updates):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate((update + 1) / updates)
+            group["lr"] = learning_rate(update + 1, updates)
         batch = torch.from_numpy(rows[update * BATCH : (update + 1) * BATCH].astype(np.int64))
         logits = model(batch[:, :-1], use_cache=False).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
