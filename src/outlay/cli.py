@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .errors import AwaitingAnnotations, ConfigError, OutlayError
+
+if TYPE_CHECKING:
+    from .config import StudyConfig
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -90,8 +93,20 @@ def validate(config: Config, overrides: Overrides = None) -> None:
     cells = grid.asked(asked)
     runs = {grid.runs_as(cell, asked).id for cell in cells}
     typer.echo(f"{config} is valid: {len(cells)} cells, {len(runs)} campaigns to run, {len(grid.references(asked))} reference points of random's learning curve")
+    size = asked.pool_per_seed or _pool_size(asked)
+    if size:
+        for budget in asked.budgets:
+            share = grid.chance_overlap(budget, size)
+            typer.echo(f"  budget {budget} of {size} prompts: two random choices share {budget / size:.0%} of their prompts by chance (Jaccard {share:.2f}); strategies can differ only in the rest")
     for name in sorted({c.strategy for c in cells if grid.collapses(c, asked)}):
         typer.echo(f"  {name}: run at m = 1 only from a cold start: its signals are frozen and its picks nested, so more rounds change nothing")
+
+
+def _pool_size(config: StudyConfig) -> int | None:
+    """Prompts in the pool, where the config says it."""
+    from .registry import parse
+
+    return parse(config.pool)[1].get("size")
 
 
 @app.command()

@@ -55,6 +55,11 @@ def references(config: StudyConfig) -> list[Campaign]:
     return [c for c in curve if c.id not in known]
 
 
+def chance_overlap(budget: int, prompts: int) -> float:
+    """Jaccard overlap to expect of two independent random sets of `budget` out of `prompts`: b/n in common, b / (2n - b) of all."""
+    return budget / (2 * prompts - budget)
+
+
 def prefix_key(campaign: Campaign, number: int) -> tuple:
     """Rounds of two campaigns with equal keys are the same work."""
     return (campaign.strategy, campaign.start if number > 1 else "cold", campaign.seed, campaign.sizes[:number])
