@@ -136,9 +136,8 @@ def waves(study: dict, root: str) -> list[tuple[str, list[Task]]]:
                 branches.setdefault(number, []).append(Task(root, "campaign", (name, number)))
     return [
         ("base model", shared),
-        ("random sets", [Task(root, "band", band) for band in sorted(bands)]),
         *(("shared rounds", branches[number]) for number in sorted(branches)),
-        ("campaigns", [Task(root, "campaign", (name,)) for name in _longest_first(study)]),
+        ("campaigns", [Task(root, "campaign", (name,)) for name in _longest_first(study)] + [Task(root, "band", band) for band in sorted(bands)]),
     ]
 
 
