@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from . import registry, schedule, seeds
-from .acquisition import SignalError, select
+from .acquisition import SignalError, neighbourhood, select
 from .errors import DataError
 from .store import Store, hash_folder
-from .types import Annotation, Batch, Evaluation, Evaluator, Indices, Model, Oracle, Pool, Request, Round, Scorer, Selection, Signals, Trainer, View
+from .types import Annotation, Batch, Evaluation, Evaluator, Floats, Indices, Model, Oracle, Pool, Request, Round, Scorer, Selection, Signals, Trainer, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,8 @@ class Campaign:
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What a campaign works with. `pool` is this seed's share of the pool; `base_signals(needs)` gives the base model's signals
-    of it, priced as if this campaign had scored it alone; `diversity(rows)` measures a bought set; `folders` has one stage
-    folder a round (campaigns that share a prefix share its folders) and `shared` those that another campaign branches from."""
+    of it, priced as if this campaign had scored it alone; `diversity(bought, new)` measures what was bought, and its last batch;
+    `embedding` (n, d) is the space of the evidence beside a choice, centred and normalised; `folders` has one stage folder a round (campaigns that share a prefix share its folders) and `shared` those that another campaign branches from."""
 
     store: Store
     pool: Pool
@@ -68,7 +68,8 @@ class Desk:
     oracle: Oracle
     trainer: Trainer
     evaluators: Mapping[str, Evaluator]
-    diversity: Callable[[Indices], dict]
+    diversity: Callable[[Sequence[Annotation], Sequence[Annotation]], dict]
+    embedding: Floats
     folders: Sequence[str]
     shared: frozenset[str] = frozenset()
     frozen: frozenset[str] = frozenset({"embedding"})
@@ -92,7 +93,7 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         k = min(size + owed, len(unlabeled))
         if not k:
             raise DataError(f"the pool is used up: all {n} prompts were bought or skipped before round {number}; enlarge the pool or lower the budget")
-        selection = store.keep(f"{folder}/selection.json", Selection, partial(_select, campaign.strategy, view, k, rng, pool))
+        selection = store.keep(f"{folder}/selection.json", Selection, partial(_select, campaign.strategy, view, k, rng, desk))
         asked = pool.rows_of(selection.ids)
         batch = store.keep(f"{folder}/batch.json", Batch, partial(_annotate, desk.oracle, pool, asked, number))
         new = [a for a in batch.annotations if a.kind != "skip"]
@@ -107,7 +108,7 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         for name, evaluator in desk.evaluators.items():
             test = partial(_evaluate, desk, evaluator, model, remake)
             evaluations.append(store.keep(f"{folder}/evaluation-{name}.parquet", Evaluation, test))
-        store.keep(f"{folder}/diversity.json", dict, partial(desk.diversity, pool.rows_of(a.prompt_id for a in bought)))
+        store.keep(f"{folder}/diversity.json", dict, partial(desk.diversity, bought, new))
         if desk.keep_models == "last" and last.weights and last.weights.rpartition("/")[0] not in desk.shared:
             _discard(store.root / last.weights)
         yield Round(number, len(bought), model, tuple(evaluations), signals.cost + batch.cost + model.cost)
@@ -143,16 +144,20 @@ def _score(desk: Desk, model: Model, live: frozenset[str], unlabeled: Indices, c
     return Signals(columns, live, sum((part.cost for _, part in passes[1:]), passes[0][1].cost))
 
 
-def _select(strategy: str, view: View, k: int, rng: np.random.Generator, pool: Pool) -> Selection:
+def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: Desk) -> Selection:
     try:
         picked = select(strategy, view, k, rng)
     except SignalError as bad:
-        raise DataError(f"prompt '{pool.at([bad.row])[0].id}': {bad}") from None
+        raise DataError(f"prompt '{desk.pool.at([bad.row])[0].id}': {bad}") from None
+    ids = desk.pool.ids
+    found = neighbourhood(desk.embedding, picked.rows, view.labeled)
     return Selection(
         strategy,
-        tuple(p.id for p in pool.at(picked.rows)),
-        None if picked.scores is None else tuple(float(s) for s in picked.scores),
-        None if picked.represents is None else tuple(int(r) for r in picked.represents),
+        tuple(ids[row] for row in picked.rows),
+        scores=None if picked.scores is None else tuple(float(s) for s in picked.scores),
+        represents=tuple(int(r) for r in found.represents),
+        nearest=tuple((ids[row], float(s)) if row >= 0 else None for row, s in zip(found.nearest, found.similarity, strict=True)),
+        examples=tuple(tuple(ids[row] for row in rows) for rows in found.examples),
     )
 
 

@@ -15,10 +15,11 @@ from . import grid
 from .campaign import Campaign
 from .config import StudyConfig
 from .store import Store, write_atomic
-from .types import Batch, Cost, Evaluation, Model, Signals
-from .workbench import EMBEDDINGS, campaign_of
+from .types import Batch, Cost, Evaluation, Model, Selection, Signals
+from .workbench import EMBEDDINGS, OF_BATCH, campaign_of
 
 SECONDS = ("seconds", "usd")  # measured, or priced by what was measured: the only columns that differ between two equal runs
+WORDS = ("tokens", "distinct_1", "distinct_2", "compression_ratio")
 PHASES = {"signals": "score", "batch": "annotate", "model": "train"}
 
 
@@ -88,13 +89,23 @@ def _bench(evaluation: Evaluation) -> dict[str, Any]:
 
 def _diversity(panel: dict, band: dict) -> dict[str, float]:
     """{"model": {"vendi": 3.1}} -> {"vendi_model": 3.1, "vendi_model_random": .., "vendi_model_random_low": .., ...}; group
-    measures do not depend on the embedding and stand once (NaN where the pool has no groups)."""
+    measures do not depend on the embedding and stand once (NaN where the pool has no groups). The last batch alone, and the words
+    of responses, have no random sets beside them: the answers to those are not bought."""
     row = {f"group_{key}{end}": float("nan") for key in ("coverage", "entropy", "entropy_share") for end in ("", "_random", "_random_low", "_random_high")}
     for space in EMBEDDINGS:
         for key, value in panel[space].items():
             name = key if key.startswith("group_") else f"{key}_{space}"
             row[name] = value
             row[f"{name}_random"], row[f"{name}_random_low"], row[f"{name}_random_high"] = band[space][key]
+    for side in ("prompts", "responses"):
+        for key in WORDS:
+            row[f"{key}_{side}"] = panel["words"][side].get(key, float("nan"))
+            if side == "prompts" and key != "tokens":
+                for end, value in zip(("", "_low", "_high"), band["words"][side].get(key, [float("nan")] * 3), strict=True):
+                    row[f"{key}_{side}_random{end}"] = value
+    for space in EMBEDDINGS:
+        for key in OF_BATCH:
+            row[f"batch_{key}_{space}"] = panel.get("batch", {}).get(space, {}).get(key, float("nan"))
     return row
 
 
@@ -147,13 +158,13 @@ def results(root: Path) -> pd.DataFrame:
 
 
 def bought(root: Path) -> pd.DataFrame:
-    """One row per bought prompt of every campaign: campaign, round, rank, id, group, text, score, represents."""
+    """One row per chosen prompt of every campaign: campaign, round, rank (from 1), id, group, text, score (NaN where the strategy has
+    none), nearest (id of the most similar prompt bought before, "" for the first), similarity (their cosine), represents (pool
+    prompts whose most similar bought one this is) and examples of those (ids)."""
     from . import pools
 
     store, study, _ = _study(root)
     pool = pools.pool_of("pool", pools.read(root / "shared/pool.parquet"))
-    from .types import Selection
-
     rows = []
     for name, entry in study["campaigns"].items():
         for number, folder in enumerate(entry["folders"], 1):
@@ -161,7 +172,9 @@ def bought(root: Path) -> pd.DataFrame:
             for rank, prompt in enumerate(pool.at(pool.rows_of(selection.ids))):
                 row = {"campaign": name, "round": number, "rank": rank + 1, "id": prompt.id, "group": prompt.group, "text": prompt.text}
                 row["score"] = selection.scores[rank] if selection.scores else np.nan
+                row["nearest"], row["similarity"] = (selection.nearest[rank] if selection.nearest else None) or ("", np.nan)
                 row["represents"] = selection.represents[rank] if selection.represents else -1
+                row["examples"] = " ".join(selection.examples[rank]) if selection.examples else ""
                 rows.append(row)
     return pd.DataFrame(rows)
 

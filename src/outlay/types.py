@@ -145,12 +145,16 @@ class View:
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What a strategy chose, most wanted first, with its evidence. `scores` is what the strategy maximised (None where it has
-    no number); `represents[i]` counts the pool prompts whose nearest pick is i (None without embeddings)."""
+    no number). The rest is measured in the base model's embedding, which the strategy may not have seen: `nearest[i]` is the
+    most similar prompt bought before pick i (None for the very first) and its cosine similarity; `represents[i]` counts the
+    pool prompts, itself included, whose most similar bought one is pick i, and `examples[i]` names up to three others."""
 
     strategy: str
     ids: tuple[str, ...]
     scores: tuple[float, ...] | None = None
     represents: tuple[int, ...] | None = None
+    nearest: tuple[tuple[str, float] | None, ...] | None = None
+    examples: tuple[tuple[str, ...], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

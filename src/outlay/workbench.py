@@ -6,6 +6,7 @@ Everything a worker needs is in the run directory, so a task is a few strings an
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -16,11 +17,12 @@ import numpy as np
 from . import pools, registry, seeds
 from .campaign import Campaign, Desk, run
 from .config import StudyConfig
-from .measure import diversity
+from .measure import diversity, text
 from .store import Store
-from .types import Cost, Evaluation, Indices, Model, Pool, Signals
+from .types import Annotation, Cost, Evaluation, Indices, Model, Pool, Signals
 
 EMBEDDINGS = ("model", "tfidf")  # diversity is measured in both; no strategy sees the second one
+OF_BATCH = ("vendi", "nearest_distance")  # measures of the last batch alone
 TOKEN_COUNTS = frozenset({"prompt_tokens", "response_tokens"})
 
 
@@ -118,12 +120,18 @@ class Workbench:
         self.store.keep("shared/tfidf.json", dict, lambda: {"array": self.store.array(tfidf(self.pool().texts))})
 
     def do_band(self, seed: int, size: int) -> None:
-        """Diversity of random sets of this size from this seed's share of the pool."""
+        """Diversity of random sets of this size from this seed's share of the pool; of their words, that of the prompts only."""
 
         def make() -> dict:
             rng = seeds.generator(seed, "band", size)
             space, groups = self.spaces(seed), self.pool().take(self.rows(seed)).groups
-            return {name: _known(diversity.random_band(space[name], groups, size, self.config.random_sets, rng)) for name in EMBEDDINGS}
+            band = {name: _known(diversity.random_band(space[name], groups, size, self.config.random_sets, rng)) for name in EMBEDDINGS}
+            texts, surely = self.prompts(seed)
+            sets = [rng.choice(len(texts), size, replace=False) for _ in range(self.config.random_sets)]
+            panels = [text.panel([texts[row] for row in rows], int(surely[size])) for rows in sets]
+            words = {name: np.array([panel[name] for panel in panels]) for name in panels[0]}
+            spread = {name: (float(v.mean()), *map(float, np.percentile(v, [2.5, 97.5]))) for name, v in words.items()}
+            return band | {"words": {"prompts": _known(spread)}}
 
         self.store.keep(f"shared/bands/s{seed}-n{size}.json", dict, make)
 
@@ -169,12 +177,18 @@ class Workbench:
         other = np.load(self.store.root / self.store.read("shared/tfidf.json", dict)["array"], mmap_mode="r", allow_pickle=False)
         return {"model": diversity.prepare(self.base_signals()[0].columns["embedding"][rows]), "tfidf": diversity.prepare(np.asarray(other[rows]))}
 
+    @cache  # noqa: B019
+    def prompts(self, seed: int) -> tuple[list[str], Indices]:
+        """Texts of this seed's share, (n,); and the tokens that its k shortest texts have together, (n + 1,) for k = 0..n: so many
+        have any k texts, so the words of all sets of k prompts are compared at this number."""
+        texts = self.pool().take(self.rows(seed)).texts
+        return texts, np.cumsum([0, *sorted(len(text.tokens(t)) for t in texts)])
+
     # -- campaigns ---------------------------------------------------------------------------------------------------------
 
     def desk(self, campaign: Campaign, folders: list[str], rounds: int) -> Desk:
         root, pool = self.store.root, self.pool().take(self.rows(campaign.seed))
         vault, journal = root / "shared/vault.parquet", root / "campaigns" / campaign.id / "reveals.jsonl"
-        groups, spaces = pool.groups, self.spaces(campaign.seed)
         return Desk(
             store=self.store,
             pool=pool,
@@ -184,12 +198,26 @@ class Workbench:
             oracle=part(self.config, "oracle", self.config.oracle, vault=vault, journal=journal),
             trainer=part(self.config, "trainer", self.config.trainer),
             evaluators=self.evaluators(),
-            diversity=lambda rows: {name: _known(diversity.panel(spaces[name], groups, rows)) for name in EMBEDDINGS},
+            diversity=lambda bought, new: self.measured(campaign.seed, bought, new),
+            embedding=self.spaces(campaign.seed)["model"],
             folders=folders[:rounds],
             shared=frozenset(self.study["shared_folders"]),
             frozen=frozenset({"embedding"}) if self.config.embedding == "frozen" else frozenset(),
             keep_models=self.config.keep_models,
         )
+
+    def measured(self, seed: int, bought: Sequence[Annotation], new: Sequence[Annotation]) -> dict[str, Any]:
+        """Diversity of what was bought (in each embedding, and of the words of prompts and responses), and of its last batch."""
+        pool, spaces = self.pool().take(self.rows(seed)), self.spaces(seed)
+        rows, batch = (pool.rows_of(a.prompt_id for a in part) for part in (bought, new))
+        texts, surely = self.prompts(seed)
+        responses = [a.response for a in bought]
+        found: dict[str, Any] = {name: _known(diversity.panel(spaces[name], pool.groups, rows)) for name in EMBEDDINGS}
+        prompt_words, response_words = text.panel([texts[row] for row in rows], int(surely[len(rows)])), text.panel(responses, _step(responses))
+        found["words"] = {"prompts": _known(prompt_words), "responses": _known(response_words)}
+        if len(batch):
+            found["batch"] = {name: {measure: getattr(diversity, measure)(spaces[name], batch) for measure in OF_BATCH} for name in EMBEDDINGS}
+        return found
 
     def do_campaign(self, name: str, rounds: int | None = None) -> None:
         """Run one campaign, or its first rounds where others branch off there."""
@@ -201,6 +229,13 @@ class Workbench:
             desk = self.desk(campaign, entry["folders"], rounds)
             for _ in run(cut, desk):
                 pass
+
+
+def _step(texts: Sequence[str]) -> int:
+    """The largest of 1, 4, 16, ... tokens a text that these texts have together: sets of one size mostly fall on the same step, so
+    their words are compared at the same number. What has less than one token a text is measured at what it has."""
+    have = sum(len(text.tokens(t)) for t in texts)
+    return len(texts) * 4 ** ((have // len(texts)).bit_length() - 1 >> 1) if have >= len(texts) else have
 
 
 def _known(measures: dict[str, Any]) -> dict[str, Any]:

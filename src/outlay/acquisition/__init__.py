@@ -18,7 +18,7 @@ from ..errors import ConfigError, DataError, OutlayError
 from ..types import Floats, Indices, Signals, View
 from . import baseline, coverage, hybrid, tasks, uncertainty
 
-__all__ = ["Picked", "SignalError", "baseline", "coverage", "hybrid", "select", "tasks", "uncertainty"]
+__all__ = ["Picked", "SignalError", "baseline", "coverage", "hybrid", "neighbourhood", "select", "tasks", "uncertainty"]
 
 
 class SignalError(DataError):
@@ -54,6 +54,50 @@ def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Gen
     rows = _checked(part(seen, k, rng), seen, k, name)
     represents = facility.represented(seen.signals.columns["embedding"], rows, chosen=view.labeled) if "embedding" in card.needs else None
     return Picked(rows, _scores(card, seen, rows, options), represents)
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbourhood:
+    """Where k picks lie among what was bought before each of them, and among the pool.
+
+    `nearest`, `similarity`: (k,) the most similar row of those labeled and the earlier picks (-1 and NaN where there is none), and its
+    cosine; `represents`: (k,) pool rows, itself included, whose most similar bought row is this pick; `examples`: up to three of
+    them, itself left out, most similar first.
+    """
+
+    nearest: Indices
+    similarity: Floats
+    represents: Indices
+    examples: tuple[Indices, ...]
+
+
+def neighbourhood(embedding: Floats, picks: Indices, labeled: Indices) -> Neighbourhood:
+    """Evidence for a choice: it is the same for every strategy and costs none of them anything. embedding (n, d); picks (k,).
+
+    Of equally similar rows the one bought earlier counts, so a duplicate of a bought row represents nobody new.
+    """
+    points, centres = facility.unit(embedding), np.concatenate([labeled, picks]).astype(np.int64)
+    best, owner = np.full(len(points), -np.inf, dtype=np.float32), np.zeros(len(points), dtype=np.int64)
+    nearest, similarity = np.full(len(picks), -1, dtype=np.int64), np.full(len(picks), np.nan)
+    for start in range(0, len(points), facility.BLOCK):
+        rows = np.arange(start, min(start + facility.BLOCK, len(points)))
+        # As in facility location: without rounding, equal rows would not be equally similar.
+        alike = np.rint(points[rows] @ points[centres].T / facility.GRAIN) * facility.GRAIN
+        owner[rows] = alike.argmax(axis=1)
+        best[rows] = alike.max(axis=1)
+    for start in range(0, len(picks), facility.BLOCK):
+        own = np.arange(start, min(start + facility.BLOCK, len(picks)))
+        alike = np.rint(points[picks[own]] @ points[centres].T / facility.GRAIN) * facility.GRAIN
+        alike[np.arange(len(centres)) >= len(labeled) + own[:, None]] = -np.inf  # itself, and what is bought after it
+        found = alike.argmax(axis=1)
+        known = np.isfinite(alike.max(axis=1))
+        nearest[own[known]] = centres[found[known]]
+        similarity[own[known]] = np.clip(alike.max(axis=1)[known], -1, 1)
+    examples = []
+    for place, pick in enumerate(picks, len(labeled)):
+        others = np.flatnonzero((owner == place) & (np.arange(len(points)) != pick))
+        examples.append(others[np.argsort(-best[others], kind="stable")[:3]])
+    return Neighbourhood(nearest, similarity, np.bincount(owner, minlength=len(centres))[len(labeled) :], tuple(examples))
 
 
 def _declared(view: View, card: registry.Card) -> View:
