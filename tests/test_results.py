@@ -11,6 +11,7 @@ from outlay import results
 from outlay.acquisition import neighbourhood
 from outlay.measure import diversity, text
 from outlay.store import Store
+from outlay.study import run_study
 from outlay.types import Selection
 from outlay.workbench import _step, open_bench
 
@@ -131,3 +132,30 @@ def test_the_batch_alone_is_the_whole_in_the_first_round_and_not_later(toy_run):
     first, later = table[table["round"] == 1], table[table["round"] > 1]
     assert np.allclose(first["batch_vendi_model"], first["vendi_model"])
     assert (later["batch_nearest_distance_model"] > later["nearest_distance_model"]).all()
+
+
+# -- scores of all prompts -------------------------------------------------------------------------------------------------
+
+
+def test_a_score_of_a_prompts_own_signals_is_known_of_all_prompts_and_a_gain_of_the_picks_alone(toy_study, tmp_path):
+    root = run_study(toy_study(strategies=["least_confidence", "min_margin", "huds", "facility_location"], starts=["cold"]), tmp_path / "run", quiet=True)
+    table = results.scores(root)
+    kind = table["campaign"].str.split("-").str[0]
+    assert table.groupby(kind)["all"].agg(["min", "max"]).T.to_dict("list") == {
+        "facility_location": [False, False], "huds": [False, False], "least_confidence": [True, True], "min_margin": [True, True]
+    }  # fmt: skip
+    assert (table.groupby(["campaign", "round"])["all"].transform("size")[table["all"]] > 80).all()
+    bought = results.bought(root).set_index(["campaign", "round", "id"])["score"].dropna()  # random has none
+    found = table.set_index(["campaign", "round", "id"])["score"]
+    assert np.allclose(found.loc[bought.index], bought)
+    moves = results.changes(table, results.bought(root))
+    later = moves[moves["all"] & (moves["round"] > 1)]
+    assert len(later) and later["kept"].between(0, 1).all() and later["correlation"].between(-1, 1).all()
+
+
+def test_a_batch_that_does_not_have_the_highest_scores_is_not_compared_with_what_comes_next():
+    scored = pd.DataFrame({"id": list("abcdef") * 2, "score": [6.0, 5, 4, 3, 2, 1] * 2, "round": [1] * 6 + [2] * 6, "campaign": "c", "all": True, "prompt_length": 1, "response_length": 1})
+    scored = scored[~((scored["round"] == 2) & scored["id"].isin(["a", "b"]))]
+    ranked, other = (pd.DataFrame({"campaign": "c", "round": [1, 1, 2, 2], "id": list(ids)}) for ids in ("abcd", "abcf"))
+    assert results.changes(scored, ranked)["kept"].tolist()[1] == 1
+    assert results.changes(scored, other)["kept"].isna().all() and results.changes(scored, other)["correlation"].tolist()[1] == pytest.approx(1)

@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from . import grid
+from . import grid, registry
+from .acquisition import scores_of
 from .campaign import Campaign
 from .config import StudyConfig
+from .measure import dynamics
 from .store import Store, write_atomic
-from .types import Batch, Cost, Evaluation, Model, Selection, Signals
-from .workbench import EMBEDDINGS, OF_BATCH, campaign_of
+from .types import Batch, Cost, Evaluation, Indices, Model, Selection, Signals, View
+from .workbench import EMBEDDINGS, OF_BATCH, Workbench, campaign_of
 
 SECONDS = ("seconds", "usd")  # measured, or priced by what was measured: the only columns that differ between two equal runs
 WORDS = ("tokens", "distinct_1", "distinct_2", "compression_ratio")
+LENGTHS = {"prompt_length": "prompt_tokens", "response_length": "response_tokens"}
 PHASES = {"signals": "score", "batch": "annotate", "model": "train"}
 
 
@@ -177,6 +180,78 @@ def bought(root: Path) -> pd.DataFrame:
                 row["examples"] = " ".join(selection.examples[rank]) if selection.examples else ""
                 rows.append(row)
     return pd.DataFrame(rows)
+
+
+def scores(root: Path) -> pd.DataFrame:
+    """One row per prompt with a score, round and campaign that was asked for: campaign, round, id, score (highest wanted most),
+    prompt_length, response_length (tokens; of the model's own response in that round, 0 where it wrote none), all.
+
+    `all`: every prompt that could be bought has it. A score that depends on what was picked before (a gain) is there for the picks
+    alone.
+    """
+    store, study, config = _study(root)
+    bench, parts = Workbench(store, study, config), []
+    for name, entry in study["campaigns"].items():
+        card = registry.card("strategy", registry.parse(entry["strategy"])[0])
+        if entry["reference"] or card.score is None:
+            continue
+        pool = bench.pool().take(bench.rows(entry["seed"]))
+        ids, lengths = np.array(pool.ids, dtype=object), {}
+        for number, folder in enumerate(entry["folders"], 1):
+            columns: dict[str, np.ndarray] = {}
+            if (root / folder / "signals.parquet").exists():  # frozen signals are read once: the first round's lengths hold
+                columns = dict(store.read(f"{folder}/signals.parquet", Signals).columns)
+                lengths = {to: columns[count] for to, count in LENGTHS.items()}
+            selection = store.read(f"{folder}/selection.json", Selection)
+            rows, values, whole = _scored(entry["strategy"], card, columns, pool.rows_of(selection.ids), np.array(selection.scores))
+            facts = {"campaign": name, "round": number, "id": ids[rows], "score": values, "all": whole}
+            parts.append(pd.DataFrame(facts | {to: found[rows] for to, found in lengths.items()}))
+    columns = ["campaign", "round", "id", "score", "all", *LENGTHS]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def _scored(spec: str, card: registry.Card, columns: dict[str, np.ndarray], picks: Indices, values: np.ndarray) -> tuple[Indices, np.ndarray, bool]:
+    """(rows, their scores, True) of all that could be bought, where a prompt's score needs its own stored signals only and agrees with
+    what was recorded of the picks; else the picks with what was recorded, and False."""
+    known = {name: columns[name] for name in card.needs if name in columns and columns[name].ndim == 1}
+    if known and (isinstance(card.score, str) or known.keys() == card.needs):
+        rows = np.flatnonzero(np.logical_and.reduce([np.isfinite(v) for v in known.values()]))
+        n = len(next(iter(known.values())))
+        view = View(Signals(known), rows, np.empty(0, dtype=np.int64), np.zeros(n, dtype="<U1"), np.zeros(n))
+        found = scores_of(card, view, rows, getattr(registry.build("strategy", spec), "keywords", {}))
+        if np.allclose(found[np.searchsorted(rows, picks)], values):
+            return rows, found, True
+    return picks, values, False
+
+
+def changes(scored: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """One row per campaign and round, of `scores(root)` and `bought(root)`: how far its score follows the lengths (rank correlations
+    prompt_length, response_length, over `scored` prompts) and, from round 2 on, the rank correlation with the score of the round before
+    and, where the highest scores are what is bought, the share of the batch that the round before's model would have taken next
+    (`kept`; `chance` for a random batch)."""
+    rows = []
+    batches = {key: list(ids) for key, ids in chosen.groupby(["campaign", "round"])["id"]}
+    for name, part in scored.groupby("campaign", sort=False):
+        earlier = None
+        for number, table in part.groupby("round"):
+            table = table.set_index("id")
+            row = {"campaign": name, "round": number, "all": bool(table["all"].iloc[0]), "scored": len(table)}
+            row |= dynamics.length_correlation(table[["score"]], table[list(LENGTHS)]).loc["score"].to_dict()
+            row |= dict.fromkeys(("correlation", "kept", "chance"), np.nan)
+            if earlier is not None and row["all"]:
+                both = part[part["round"].isin([number - 1, number])]
+                row["correlation"] = dynamics.rank_correlation(both, "round").loc[number - 1, number]
+                if _ranks(earlier["score"], batches[name, number - 1]) and _ranks(table["score"], batches[name, number]):
+                    change = dynamics.change(earlier["score"], batches[name, number - 1], batches[name, number])
+                    row |= {"kept": change.kept, "chance": change.chance}
+            rows.append(row)
+            earlier = table
+    return pd.DataFrame(rows, columns=["campaign", "round", "all", "scored", *LENGTHS, "correlation", "kept", "chance"])
+
+
+def _ranks(scored: pd.Series, batch: list[str]) -> bool:
+    """Whether the batch has the highest scores: then the score alone says what would be taken next."""
+    return scored.drop(batch).max() <= scored[batch].min()
 
 
 def overlap(table: pd.DataFrame) -> pd.DataFrame:

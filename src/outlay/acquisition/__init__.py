@@ -18,7 +18,7 @@ from ..errors import ConfigError, DataError, OutlayError
 from ..types import Floats, Indices, Signals, View
 from . import baseline, coverage, hybrid, tasks, uncertainty
 
-__all__ = ["Picked", "SignalError", "baseline", "coverage", "hybrid", "neighbourhood", "select", "tasks", "uncertainty"]
+__all__ = ["Picked", "SignalError", "baseline", "coverage", "hybrid", "neighbourhood", "scores_of", "select", "tasks", "uncertainty"]
 
 
 class SignalError(DataError):
@@ -53,7 +53,7 @@ def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Gen
     seen = _declared(view, card)
     rows = _checked(part(seen, k, rng), seen, k, name)
     represents = facility.represented(seen.signals.columns["embedding"], rows, chosen=view.labeled) if "embedding" in card.needs else None
-    return Picked(rows, _scores(card, seen, rows, options), represents)
+    return Picked(rows, scores_of(card, seen, rows, options), represents)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +93,13 @@ def neighbourhood(embedding: Floats, picks: Indices, labeled: Indices) -> Neighb
         known = np.isfinite(alike.max(axis=1))
         nearest[own[known]] = centres[found[known]]
         similarity[own[known]] = np.clip(alike.max(axis=1)[known], -1, 1)
+    order = np.lexsort((-best, owner))  # by bought row, most similar first; ties by row
+    cuts = np.searchsorted(owner[order], np.arange(len(labeled), len(centres) + 1))
     examples = []
-    for place, pick in enumerate(picks, len(labeled)):
-        others = np.flatnonzero((owner == place) & (np.arange(len(points)) != pick))
-        examples.append(others[np.argsort(-best[others], kind="stable")[:3]])
-    return Neighbourhood(nearest, similarity, np.bincount(owner, minlength=len(centres))[len(labeled) :], tuple(examples))
+    for pick, low, high in zip(picks, cuts[:-1], cuts[1:], strict=True):
+        head = order[low : min(high, low + 4)]
+        examples.append(head[head != pick][:3])
+    return Neighbourhood(nearest, similarity, np.diff(cuts), tuple(examples))
 
 
 def _declared(view: View, card: registry.Card) -> View:
@@ -130,7 +132,7 @@ def _checked(picks: Any, view: View, k: int, name: str) -> Indices:
     return rows.astype(np.int64)
 
 
-def _scores(card: registry.Card, view: View, rows: Indices, options: Mapping[str, Any]) -> Floats | None:
+def scores_of(card: registry.Card, view: View, rows: Indices, options: Mapping[str, Any]) -> Floats | None:
     """card.score at the picks: a signal ("-name" where the lowest is wanted) or a function, which gets those of the strategy's options that it has."""
     if card.score is None:
         return None
