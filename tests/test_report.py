@@ -1,16 +1,24 @@
 """The report: its numbers against the results table, each run once, one offline page, the same bytes."""
 
+import base64
+import hashlib
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from outlay import config as configs
-from outlay.report import summary, tables, words, write_report
+from outlay import results as runs
+from outlay.report import MOST_ROWS, _purchases, summary, tables, words, write_report
+from outlay.store import Store
 from outlay.study import run_study
+from outlay.types import Signals
 
 TOY = Path(__file__).parent.parent / "configs" / "toy.yaml"
 
@@ -51,7 +59,7 @@ def page(run):
 
 def no_network(page):
     assert not re.findall(r"""(?:src|href|action|data|poster|srcset)\s*=\s*["'](?!data:|#)[^"']*""", page)
-    assert not re.search(r"@import|url\((?!#)|<script|<iframe|<object|<base", page)
+    assert not re.search(r"@import|url\((?!#)|<script[^>]|<iframe|<object|<base", page) and page.count("<script>") == 1
 
 
 def test_page_refers_to_nothing_outside_itself(page):
@@ -170,3 +178,87 @@ def test_tables_do_not_change_their_input(run):
     before = results.copy(deep=True)
     tables.summary(results)
     pd.testing.assert_frame_equal(results, before)
+
+
+# -- how choices change, and the table to browse -----------------------------------------------------------------------------
+
+
+def test_the_page_allows_its_own_script_and_no_other(page, plain):
+    for html in (page, (plain / "report/index.html").read_text(encoding="utf-8")):
+        allowed = re.findall(r"script-src '([^;\"]*)'", html)
+        script = re.search(r"<script>(.*?)</script>", html, re.S)[1]
+        assert allowed == ["sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()]
+
+
+def test_kept_and_correlation_are_those_of_the_stored_scores(run, page):
+    scores, bought = runs.scores(run), runs.bought(run)
+    found = runs.changes(scores, bought)
+    name = found.loc[found["round"] == 2, "campaign"].iloc[0]
+    mine = scores[scores["campaign"] == name].set_index("id")
+    first, second = (mine.loc[mine["round"] == n, "score"] for n in (1, 2))
+    batch = [list(bought[(bought["campaign"] == name) & (bought["round"] == n)]["id"]) for n in (1, 2)]
+    row = found[(found["campaign"] == name) & (found["round"] == 2)].iloc[0]
+    assert row["correlation"] == pytest.approx(first.drop(batch[0]).corr(second, method="spearman"))
+    assert set(second.nlargest(4).index) == set(batch[1])  # the score says what was bought
+    assert row["chance"] == pytest.approx(4 / (90 - 4)) and 0 <= row["kept"] <= 1
+    assert found.loc[found["round"] == 1, ["kept", "correlation"]].isna().all(axis=None)
+    assert "Does the choice change" in page and "still its choice" in page
+
+
+def test_scores_of_campaigns_that_start_alike_agree_and_a_strategy_agrees_with_itself(run, page):
+    table = pd.read_csv(run / "report/overlap.csv").set_index(["a", "b"])
+    assert table.loc[("mean_entropy m=1", "mean_entropy m=1"), "correlation"] == pytest.approx(1)
+    assert table.loc[("random m=1", "random m=1"), "correlation"] != table.loc[("random m=1", "random m=1"), "correlation"]  # no score: NaN
+    assert table["correlation"].dropna().between(-1, 1).all()
+    assert (run / "report/rank_correlation.png").exists()
+    across = pd.read_csv(run / "report/seeds.csv")
+    assert (across["pairs"] == 1).all() and across["jaccard"].between(0, 1).all()
+
+
+def test_a_score_that_ranks_by_length_rings_the_alarm_in_the_findings(plain, tmp_path):
+    root = tmp_path / "run"
+    shutil.copytree(plain, root)
+    assert "mostly ranks by" not in (root / "report/index.html").read_text(encoding="utf-8")
+    store = Store(root)
+    for path in sorted(root.glob("campaigns/mean_entropy*/round-001/signals.parquet")):
+        signals = store.read(path.relative_to(root).as_posix(), Signals)
+        ranks = np.argsort(np.argsort(signals.columns["mean_entropy"], kind="stable"))
+        store.write(path.relative_to(root).as_posix(), replace(signals, columns=dict(signals.columns) | {"prompt_tokens": 100 - ranks}))
+    page = write_report(root).read_text(encoding="utf-8")
+    said = re.findall(r"The score of mean_entropy \(m=1, round 1, all prompts, 1 seed\) mostly ranks by the length of the prompt: rank correlation ([-+.0-9]+)", page)
+    assert len(said) == 1 and float(said[0]) < -0.5
+
+
+def test_the_words_of_the_same_purchases_do_not_differ(run):
+    table = tables.variety(pd.read_parquet(run / "results.parquet"))
+    random = table[table["strategy"] == "random"]
+    assert random["distinct_2_responses_difference"].isna().all() and random["distinct_2_prompts_random"].notna().all()
+    others = table[table["strategy"] != "random"]
+    assert others["distinct_1_responses_difference"].notna().all()
+
+
+def test_words_at_different_numbers_of_tokens_are_not_compared(run):
+    results = pd.read_parquet(run / "results.parquet")
+    planted = results.assign(tokens_responses=results["tokens_responses"].where(results["strategy"] == "random", 999))
+    table = tables.variety(planted)
+    assert table["distinct_1_responses_difference"].isna().all() and table["distinct_1_responses"].notna().all()
+
+
+def test_every_purchase_of_the_first_seed_is_in_the_csv_and_names_what_was_bought_before(run, page):
+    table = pd.read_csv(run / "report/purchases.csv")
+    assert len(table) == 8 * table["campaign"].nunique() and set(table["seed"]) == {0}
+    for _, part in table.groupby("campaign"):
+        ids = part["id"].tolist()
+        assert pd.isna(part["nearest"].iloc[0]) and all(near in ids[:place] for place, near in enumerate(part["nearest"]) if place)
+        texts = part.set_index("id")["text"]
+        assert part["nearest_text"].iloc[1:].tolist() == texts.loc[part["nearest"].iloc[1:]].tolist()
+    assert page.count('<table id="browse">') == 1
+
+
+def test_the_table_to_browse_stays_small_and_takes_the_head_of_every_batch():
+    rows = [(f"c{c}", r, k) for c in range(3) for r in (1, 2) for k in range(1, 401)]
+    table = pd.DataFrame(rows, columns=["campaign", "round", "rank"])
+    table = table.assign(seed=0, group="g", text="x" * 900, score=1.0, nearest_text="y" * 900, similarity=0.5, represents=1)
+    grid = _purchases(table)
+    assert len(grid.rows) == MOST_ROWS == 1500 and max(int(row[2]) for row in grid.rows) == 250
+    assert sum(len("".join(row)) for row in grid.rows) < 1e6 and "the first 250 of every batch" in grid.caption

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from .. import pools, registry
+from .. import grid, pools, registry
+from .. import results as runs
 from ..config import StudyConfig
-from ..results import bought as read_bought
 from ..store import Store, write_atomic
 from . import tables, words
 
 __all__ = ["write_report"]
+MOST_ROWS = 1500  # of the table to browse; its CSV has all
 MOST_LINES = 6  # in a figure of learning curves; with more, each strategy has a figure of its own
 
 
@@ -46,6 +48,7 @@ class Run:
     results: pd.DataFrame
     ledger: pd.DataFrame
     bought: pd.DataFrame
+    scores: pd.DataFrame
     groups: pd.Series  # of the whole pool
 
 
@@ -53,7 +56,7 @@ def read(root: Path) -> Run:
     study = Store(root).read("study.json", dict)
     results, ledger = (pd.read_parquet(root / f"{name}.parquet") for name in ("results", "ledger"))
     groups = pools.read(root / "shared/pool.parquet").column("group").to_pandas()
-    return Run(study, StudyConfig.model_validate(study["config"]), results, ledger, read_bought(root), groups)
+    return Run(study, StudyConfig.model_validate(study["config"]), results, ledger, runs.bought(root), runs.scores(root), groups)
 
 
 def write_report(root: Path) -> Path:
@@ -74,7 +77,7 @@ def write_report(root: Path) -> Path:
         run=run,
         config=run.config,
         config_text=config,
-        findings=words.findings(numbers["base"], numbers["summary"], numbers["differences"]),
+        findings=words.findings(numbers["base"], numbers["summary"], numbers["differences"]) + words.alarms(numbers["selection"]),
         figures=_figures(run, numbers, out),
         grids=_grids(run, numbers),
         collapsed=_collapsed(run, numbers["summary"]),
@@ -83,6 +86,7 @@ def write_report(root: Path) -> Path:
         more_seeds=_more_seeds(run.config.seeds),
         share=run.config.pool_per_seed or run.study["pool"]["prompts"],
         budget=max(run.config.budgets),
+        chance=grid.chance_overlap,
         campaigns=run.results.loc[~run.results["reference"], "campaign"].nunique(),
         references=run.results.loc[run.results["reference"], "campaign"].nunique(),
         measured=numbers["paid"].set_index("phase"),
@@ -95,7 +99,10 @@ def write_report(root: Path) -> Path:
 def _environment():
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(loader=PackageLoader("outlay", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=PackageLoader("outlay", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    # The page allows this one script by its hash: whatever a prompt or a response holds, nothing else runs.
+    made.filters["digest"] = lambda script: "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return made
 
 
 def _numbers(run: Run) -> dict[str, pd.DataFrame]:
@@ -110,9 +117,12 @@ def _numbers(run: Run) -> dict[str, pd.DataFrame]:
         "costs": tables.costs(run.results, run.ledger),
         "paid": tables.paid(run.ledger),
         "unparsed": tables.unparsed(run.results),
-        "overlap": tables.overlaps(run.results, run.bought, budget),
+        "variety": tables.variety(run.results),
+        "overlap": tables.overlaps(run.results, run.bought, run.scores, budget),
+        "seeds": tables.across_seeds(run.results, run.bought, run.scores, budget),
+        "selection": tables.selection(run.results, runs.changes(run.scores, run.bought), budget),
         "bought": tables.shares(run.results, run.bought, budget, run.groups),
-        "examples": tables.examples(run.results, run.bought, budget),
+        "purchases": tables.purchases(run.results, run.bought, budget),
     }
 
 
@@ -179,7 +189,12 @@ def _figures(run: Run, numbers: dict[str, pd.DataFrame], out: Path) -> dict[str,
             n = f"mean over {seeds} seeds; intervals in bought.csv" if seeds > 1 else "n = 1 seed"
             add("bought", f"bought-{_file(strategy)}", caption, figures.bought_by_round(pd.concat([of_pool, part]), f"{strategy}: groups bought, m={m}", n))
     n = f"n = {over_seeds} (±)" if seeds > 1 else "n = 1 seed"
-    add("overlap", "overlap", "Jaccard overlap of the prompts that two campaigns bought with the same seed: 1 is the same set, 0 nothing in common.", figures.overlap(numbers["overlap"], "Overlap of what was bought", n))
+    add("overlap", "overlap", "Jaccard overlap of the prompts that two campaigns bought with the same seed: 1 is the same set, 0 nothing in common.", figures.agreement(numbers["overlap"], "jaccard", "Overlap of what was bought", n))
+    scored = numbers["overlap"].loc[(numbers["overlap"]["a"] == numbers["overlap"]["b"]) & numbers["overlap"]["correlation"].notna(), "a"]
+    if len(scored) > 1:
+        ranks = numbers["overlap"][numbers["overlap"]["a"].isin(scored) & numbers["overlap"]["b"].isin(scored)]
+        caption = "Rank correlation of the scores by which two campaigns chose their last batch, over the prompts that both could still buy, same seed; of strategies that score every prompt."
+        add("overlap", "rank_correlation", caption, figures.agreement(ranks, "correlation", "Agreement of scores", n))
     return shown
 
 
@@ -216,10 +231,22 @@ def _grids(run: Run, numbers: dict[str, pd.DataFrame]) -> dict[str, Grid]:
         for _, row in numbers["unparsed"].iterrows()
     ]
     failed.sort(key=lambda cells: benches.index(cells[0]))
-    examples = [
-        [row["strategy"], str(row["round"]), str(row["rank"]), row["group"] or "–", row["text"] if len(row["text"]) <= 200 else row["text"][:199] + "…", "–" if pd.isna(row["score"]) else f"{row['score']:.4g}"]
-        for _, row in numbers["examples"].iterrows()
-    ]
+
+    def dashed(value: float, digits: int = 2) -> str:
+        return "–" if pd.isna(value) else f"{value:.{digits}f}"
+
+    def between(row: pd.Series, name: str, scale: float = 1, digits: int = 2) -> str:
+        return words.between(row[name], row[f"{name}_low"], row[f"{name}_high"], scale=scale, digits=digits)
+
+    sides = [f"{measure}_{side}" for measure in tables.VARIETY for side in ("prompts", "prompts_random", "responses", "responses_difference")]
+    varied = [[*key(row), *(between(row, name) for name in sides), str(row["seeds"])] for _, row in numbers["variety"].iterrows()]
+    chosen = []
+    moves = numbers["selection"]
+    moves = moves[moves["rounds"] == moves.groupby("strategy")["rounds"].transform("max")]  # the CSV has all
+    for _, row in moves.dropna(how="all", subset=["correlation", *runs.LENGTHS]).iterrows():
+        cells = [between(row, "correlation"), between(row, "kept", 100, 0), dashed(100 * row["chance"], 0), between(row, "prompt_length"), between(row, "response_length")]
+        chosen.append([*key(row), str(row["round"]), *cells, "all prompts" if row["all"] else "picks", str(row["seeds"])])
+    apart = [[*key(row), str(row["pairs"]), dashed(row["jaccard"]), dashed(row["correlation"])] for _, row in numbers["seeds"].iterrows()]
     spaces = [name for measure in ("Vendi, model", "Vendi, TF-IDF", "groups, %") for name in (measure, "random sets")]
     return {
         "summary": Grid("summary", "Final accuracy in percent, and its difference to random in percentage points", ["benchmark", *keys, "accuracy, %", "minus random", "seeds", "items", "interval"], accuracy),
@@ -227,8 +254,32 @@ def _grids(run: Run, numbers: dict[str, pd.DataFrame]) -> dict[str, Grid]:
         "cost": Grid("costs", "Cost of one campaign as if it had run alone, mean over seeds", [*keys, "FLOPs", "device time", "cost", "seeds"], cost),
         "paid": Grid("paid", "What the whole study consumed, shared work counted once", ["phase", "annotations", "FLOPs", "device time", "cost", "prompt tokens", "generated tokens", "trained tokens"], paid),
         "unparsed": Grid("unparsed", "Answers that could not be read, and answers cut off at the token limit, summed over seeds", ["benchmark", "strategy", "m", *more, "answers", "unparsed", "cut off"], failed),
-        "examples": Grid("examples", f"The first prompts bought in each round, seed {min(run.config.seeds)}", ["strategy", "round", "rank", "group", "prompt", "score"], examples),
+        "variety": Grid("variety", "How varied the words are, at equal numbers of words", [*keys, *(f"{w}, {s}" for w in ("distinct-1", "distinct-2", "compression") for s in ("prompts", "random sets", "responses", "responses minus random’s")), "seeds"], varied),
+        "selection": Grid("selection", "How the choice changes from round to round, and how far a score ranks by length, in the campaigns with the most rounds", [*keys, "round", "correlation with the round before", "still its choice, %", "by chance, %", "with prompt length", "with response length", "over", "seeds"], chosen),
+        "seeds": Grid("seeds", "How much two seeds of one campaign agree", [*keys, "pairs of seeds", "overlap", "correlation of scores"], apart),
+        "purchases": _purchases(numbers["purchases"]),
     }  # fmt: skip
+
+
+def _purchases(bought: pd.DataFrame) -> Grid:
+    """The table to browse: of every batch the most wanted prompts, as many as leave the page small."""
+    most = int(bought["rank"].max())
+    while (bought["rank"] <= most).sum() > MOST_ROWS:
+        most -= 1
+    shown = bought[bought["rank"] <= most]
+    rows = []
+    for _, row in shown.iterrows():
+        score, similarity = ("–" if pd.isna(value) else f"{value:{form}}" for value, form in ((row["score"], ".4g"), (row["similarity"], ".2f")))
+        rows.append(
+            [row["campaign"], str(row["round"]), str(row["rank"]), row["group"] or "–", _cut(row["text"], 300), score, _cut(row["nearest_text"], 120) or "–", similarity, str(row["represents"])]
+        )
+    part = "" if len(shown) == len(bought) else f"the first {most} of every batch, "
+    caption = f"{words.count(len(shown), 'purchase')} of the campaigns with the most rounds, {part}seed {bought['seed'].iloc[0]}"
+    return Grid("purchases", caption, ["campaign", "round", "rank", "group", "prompt", "score", "nearest bought before", "similarity", "represents"], rows)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _collapsed(run: Run, summary: pd.DataFrame) -> list[str]:

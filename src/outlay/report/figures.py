@@ -22,6 +22,7 @@ MARKERS = "osD^vP"
 LINES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)), (0, (3, 1, 1, 1, 1, 1)))
 GREY, INK = "#767676", "#222222"
 PHASE_STYLE = {"score": ("#4d4d4d", ""), "annotate": ("#a6a6a6", "////"), "train": ("#dddddd", "....")}
+SHADES = {"jaccard": {"cmap": "Blues", "vmin": 0, "vmax": 1}, "correlation": {"cmap": "PuOr", "vmin": -1, "vmax": 1}}
 SIZE = (4.8, 3.6)
 RC = {
     "font.family": "sans-serif", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titleweight": "bold",
@@ -227,18 +228,20 @@ def bought_by_round(shares: pd.DataFrame, title: str, note: str, most: int = 7) 
 
 
 @_drawn
-def overlap(overlaps: pd.DataFrame, title: str, note: str) -> Figure:
-    """Matrix of Jaccard overlaps between arms, mean over seeds and half the width of its interval."""
+def agreement(overlaps: pd.DataFrame, value: str, title: str, note: str) -> Figure:
+    """Matrix of how much every two arms agree ("jaccard", 0 to 1, or "correlation", -1 to 1), mean over seeds and half the width of its
+    interval; "–" where it is not defined."""
     names = list(dict.fromkeys(overlaps["a"]))
     n = len(names)
     figure, axes = _axes(title, note, (max(4.8, 2.6 + 0.46 * n), max(3.2, 1.2 + 0.36 * n)))
-    mean = overlaps.pivot(index="a", columns="b", values="jaccard").loc[names, names].to_numpy()
-    reach = overlaps.assign(half=overlaps["jaccard_high"] - overlaps["jaccard"]).pivot(index="a", columns="b", values="half").loc[names, names].to_numpy()
-    axes.pcolormesh(np.arange(n + 1) - 0.5, np.arange(n + 1) - 0.5, mean, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=1)
+    mean = overlaps.pivot(index="a", columns="b", values=value).loc[names, names].to_numpy()
+    reach = overlaps.assign(half=overlaps[f"{value}_high"] - overlaps[value]).pivot(index="a", columns="b", values="half").loc[names, names].to_numpy()
+    axes.pcolormesh(np.arange(n + 1) - 0.5, np.arange(n + 1) - 0.5, mean, **SHADES[value], edgecolors="white", linewidth=1)
     for i in range(n):
         for j in range(n):
             spread = f"\n±{reach[i, j]:.2f}" if reach[i, j] > 0 else ""
-            axes.text(j, i, f"{mean[i, j]:.2f}{spread}", ha="center", va="center", fontsize=6.5, color="white" if mean[i, j] > 0.6 else INK)
+            said = "–" if np.isnan(mean[i, j]) else f"{mean[i, j]:.2f}{spread}"
+            axes.text(j, i, said, ha="center", va="center", fontsize=6.5, color="white" if abs(mean[i, j]) > 0.6 else INK)
     axes.set_xticks(range(n), [str(i + 1) for i in range(n)])
     axes.set_yticks(range(n), [f"{name}  {i + 1}" for i, name in enumerate(names)])
     axes.invert_yaxis()

@@ -12,12 +12,14 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from ..measure import dynamics
 from ..measure.stats import Interval, accuracy_interval, paired_difference, t_interval
-from ..results import overlap
+from ..results import LENGTHS, WORDS, overlap
 
 ARM = ["budget", "strategy", "schedule", "start", "rounds"]
 ANY = "any"  # the schedule and the start of a single round
 DIVERSITY = ("vendi_model", "vendi_tfidf", "group_coverage")
+VARIETY = WORDS[1:]  # of words; the first is at how many tokens
 COSTS = ("flops", "seconds", "usd")
 PHASES = ("score", "annotate", "train")
 BASE = "base model"
@@ -231,19 +233,77 @@ def unparsed(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).astype({"rounds": "Int64", "budget": "Int64"})
 
 
-def overlaps(results: pd.DataFrame, bought: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """Jaccard overlap of what two arms of this budget bought with the same seed. One row per pair of arms, in grid order."""
+def variety(results: pd.DataFrame) -> pd.DataFrame:
+    """How varied the words of what was bought are, one row per arm: of prompts beside random sets, of responses also minus those that
+    random's campaign bought with the same seed (NaN where it was not measured at as many tokens)."""
+    last = finals(runs(results))
+    bench = last["benchmark"].iloc[0]  # what was bought does not depend on the benchmark
+    rows = []
+    for keys, part in _arms(last[last["benchmark"] == bench]):
+        row = keys | {"seeds": len(part)}
+        other = _random_for(keys, results, last)
+        mine, theirs = (t[t["benchmark"] == bench].set_index("seed")["tokens_responses"] for t in (part, other))
+        same = keys["strategy"] != "random" and (mine - theirs).dropna().eq(0).all()
+        for measure in VARIETY:
+            row |= _named(f"{measure}_prompts", _mean(part[f"{measure}_prompts"])) | _named(f"{measure}_responses", _mean(part[f"{measure}_responses"]))
+            row |= {f"{measure}_prompts_random{end}": float(part[f"{measure}_prompts_random{end}"].mean()) for end in ("", "_low", "_high")}
+            row |= _named(f"{measure}_responses_difference", _paired(part, other, bench, f"{measure}_responses") if same else NOTHING)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def overlaps(results: pd.DataFrame, bought: pd.DataFrame, scores: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """Two arms of this budget with the same seed, one row per pair in grid order: Jaccard overlap of what they bought, and rank
+    correlation of the scores by which they chose their last batch, over the prompts that both could buy then."""
     ran = runs(results).drop_duplicates("campaign")
     ran = ran[ran["budget"] == budget]
     names = arm_names(ran)
-    pairs: dict[tuple[str, str], list[float]] = {}
+    pairs: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for _, part in ran.groupby("seed"):
         matrix = overlap(bought[bought["campaign"].isin(part["campaign"])])
+        ranks = dynamics.rank_correlation(_last(scores, part), "campaign").reindex(index=part["campaign"], columns=part["campaign"])
         arm = dict(zip(part["campaign"], names[part.index], strict=True))
         for a in arm:
             for b in arm:
-                pairs.setdefault((arm[a], arm[b]), []).append(matrix.loc[a, b])
-    return pd.DataFrame([{"a": a, "b": b} | _named("jaccard", _mean(values)) | {"seeds": len(values)} for (a, b), values in pairs.items()])
+                pairs.setdefault((arm[a], arm[b]), []).append((matrix.loc[a, b], ranks.loc[a, b]))
+    rows = []
+    for (a, b), found in pairs.items():
+        jaccard, correlation = zip(*found, strict=True)
+        rows.append({"a": a, "b": b} | _named("jaccard", _mean(jaccard)) | _named("correlation", _mean(correlation)) | {"seeds": len(found)})
+    return pd.DataFrame(rows)
+
+
+def _last(scores: pd.DataFrame, campaigns: pd.DataFrame) -> pd.DataFrame:
+    """The scores of all prompts in the last round of these campaigns."""
+    rounds = scores["campaign"].map(campaigns.set_index("campaign")["rounds"])
+    return scores[(scores["round"] == rounds) & scores["all"].astype(bool)]
+
+
+def across_seeds(results: pd.DataFrame, bought: pd.DataFrame, scores: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """How much two seeds of an arm agree, mean over the pairs of seeds: overlap of what they bought and rank correlation of their last
+    scores, over the prompts that both could buy. Pairs are not independent, so there is no interval. Empty with one seed."""
+    ran = runs(results).drop_duplicates("campaign")
+    rows = []
+    for keys, part in _arms(ran[ran["budget"] == budget]):
+        upper = np.triu_indices(len(part), 1)
+        if len(upper[0]):
+            jaccard = overlap(bought[bought["campaign"].isin(part["campaign"])]).to_numpy()[upper]
+            ranks = dynamics.rank_correlation(_last(scores, part), "campaign").reindex(index=part["campaign"], columns=part["campaign"]).to_numpy(float)[upper]
+            rows.append(keys | {"pairs": len(jaccard), "jaccard": jaccard.mean(), "correlation": ranks.mean()})
+    return pd.DataFrame(rows, columns=[*ARM, "pairs", "jaccard", "correlation"])
+
+
+def selection(results: pd.DataFrame, changes: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """`results.changes`, one row per arm and round: means over seeds."""
+    ran = runs(results).drop_duplicates("campaign")[["campaign", "seed", *ARM]]
+    rows = []
+    for keys, part in _arms(ran[ran["budget"] == budget].merge(changes, on="campaign"), "round"):
+        row = keys | {"all": bool(part["all"].iloc[0]), "seeds": len(part), "chance": float(part["chance"].mean())}
+        for name in ("correlation", "kept", *LENGTHS):
+            row |= _named(name, _mean(part[name]))
+        rows.append(row)
+    names = [f"{name}{end}" for name in ("correlation", "kept", *LENGTHS) for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=[*ARM, "round", "all", "seeds", "chance", *names])
 
 
 def arm_names(table: pd.DataFrame) -> pd.Series:
@@ -287,11 +347,14 @@ def shares(results: pd.DataFrame, bought: pd.DataFrame, budget: int, groups: pd.
     return pd.DataFrame(rows, columns=columns)
 
 
-def examples(results: pd.DataFrame, bought: pd.DataFrame, budget: int, each: int = 3) -> pd.DataFrame:
-    """The most wanted prompts of every round of each strategy's longest campaign, first seed."""
+def purchases(results: pd.DataFrame, bought: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """Every prompt that each strategy's longest campaign bought, first seed, most wanted first; the nearest one bought before also as text."""
     longest = most_rounds(runs(results), budget)
-    first = longest[longest["seed"] == longest["seed"].min()][["campaign", "strategy"]]
-    mine = bought[bought["rank"] <= each].merge(first, on="campaign")
-    order = {name: number for number, name in enumerate(first["strategy"])}
-    mine = mine.sort_values(by=["strategy", "round", "rank"], key=lambda c: c.map(order) if c.name == "strategy" else c, kind="stable")
-    return mine[["strategy", "round", "rank", "group", "text", "score"]].reset_index(drop=True)
+    first = longest[longest["seed"] == longest["seed"].min()]
+    names = dict(zip(first["campaign"], arm_names(first), strict=True))
+    mine = bought[bought["campaign"].isin(list(names))]
+    mine = mine.assign(seed=first["seed"].iloc[0], place=mine["campaign"].map({name: i for i, name in enumerate(names)}))
+    mine = mine.sort_values(["place", "round", "rank"]).reset_index(drop=True)
+    texts = bought.drop_duplicates("id").set_index("id")["text"]
+    mine = mine.assign(campaign=mine["campaign"].map(names), nearest_text=mine["nearest"].map(texts).fillna(""))
+    return mine[["campaign", "seed", "round", "rank", "id", "group", "text", "score", "nearest", "nearest_text", "similarity", "represents", "examples"]]

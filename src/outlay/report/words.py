@@ -6,6 +6,7 @@ import math
 
 import pandas as pd
 
+from ..measure import dynamics
 from .tables import ANY, DIVERSITY, arm_names
 
 MEASURES = {"vendi_model": "Vendi score, model embedding", "vendi_tfidf": "Vendi score, TF-IDF", "group_coverage": "groups covered"}
@@ -85,6 +86,18 @@ def findings(base: pd.DataFrame, summary: pd.DataFrame, differences: pd.DataFram
         said += _compare(differences, "one round", measure, seeds, MEASURES[measure], "one round of the same strategy")
     if seeds > 1 and (differences["difference_low"] * differences["difference_high"] > 0).any():
         said.append("These are many intervals: of 20 with no true difference behind them, about one excludes zero by chance.")
+    return said
+
+
+def alarms(selection: pd.DataFrame) -> list[str]:
+    """A sentence for every strategy whose score mostly ranks by length, in the round where it does so most."""
+    said = []
+    for strategy, part in selection.groupby("strategy", sort=False):
+        for column, label in (("prompt_length", "the length of the prompt"), ("response_length", "the length of the model's response")):
+            if part[column].notna().any():
+                worst = part.loc[part[column].abs().idxmax()]
+                where = f"The score of {strategy} (m={worst['rounds']}, round {worst['round']}, {'all prompts' if worst['all'] else 'its picks'}, {count(worst['seeds'], 'seed')})"
+                said += [f"{alarm}." for alarm in dynamics.length_alarm(pd.DataFrame({label: {where: worst[column]}}))]
     return said
 
 
