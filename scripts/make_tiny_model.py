@@ -1,6 +1,6 @@
 """Make the shipped tiny model: a character tokenizer and a Llama of 1.8 million parameters, pre-trained on the skills.
 
-    python scripts/make_tiny_model.py --out src/outlay/models/tiny --tokens 12e6 --threads 2
+    python scripts/make_tiny_model.py --out src/outlay/models/tiny --tokens 14e6 --threads 2
 
 The same arguments, seed, thread count and torch version give the same weights. Interrupted, it goes on from the last
 checkpoint in --scratch.
@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("src/outlay/models/tiny"))
     parser.add_argument("--scratch", type=Path, default=Path("build/tiny"), help="checkpoint and loss curve")
-    parser.add_argument("--tokens", type=float, default=12e6)
+    parser.add_argument("--tokens", type=float, default=14e6)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--checkpoint-minutes", type=float, default=8)
