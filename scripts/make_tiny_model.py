@@ -115,7 +115,7 @@ def train(model: LlamaForCausalLM, rows: np.ndarray, scratch: Path, minutes: flo
     updates, first, curve = len(rows) // BATCH, 0, []
     saved = scratch / "checkpoint.pt"
     if saved.exists():
-        state = torch.load(saved)
+        state = torch.load(saved, weights_only=True)
         if state["updates"] != updates and state["done"] > (1 - DECAY) * min(updates, state["updates"]):
             raise SystemExit(f"{saved} is of another run ({state['updates']} updates, not {updates}), and too late: delete it")
         model.load_state_dict(state["model"])

@@ -32,8 +32,8 @@ def table(results: pd.DataFrame) -> str:
             interval = stats.t_interval(rows.loc[rows["benchmark"] == bench, "accuracy"])
             cells.append(f"{interval.mean:.3f} ({interval.low:.3f} to {interval.high:.3f})")
         lines.append(f"| {budget} | " + " | ".join(cells) + " |")
-    items = ", ".join(f"{n}" for n in final.groupby("benchmark")["n_items"].first())
-    return "\n".join(lines) + f"\n\nMean over {seeds} seeds (each with its own pool of prompts and training randomness) and 95 % t interval; {items} test items."
+    items = int(final["n_items"].iloc[0])
+    return "\n".join(lines) + f"\n\nMean over {seeds} seeds (each with its own pool of prompts and training randomness) and 95 % t interval; {items} test items each."
 
 
 def main() -> None:

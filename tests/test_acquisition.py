@@ -57,7 +57,7 @@ def test_entropy_takes_the_most_uncertain_and_margin_the_smallest_margin():
     assert values[entropy.rows].tolist() == [29, 28, 27, 26] and entropy.scores.tolist() == [29, 28, 27, 26]
     assert values[margin.rows].tolist() == [0, 1, 2, 3]
     assert margin.scores.tolist() == [0, -1, -2, -3]  # in the direction that is maximised
-    assert entropy.represents is None and select("random", make_view(), 1, rng()).scores is None
+    assert select("random", make_view(), 1, rng()).scores is None
 
 
 def test_scores_are_those_of_the_picks_with_labeled_rows_in_between():
@@ -74,11 +74,6 @@ def test_coverage_scores_use_the_options_of_the_spec():
         assert (np.diff(picked.scores) <= 1e-4).all()
     assert not np.allclose(cosine.scores, rbf.scores)
 
-
-def test_represents_counts_every_prompt_once_when_nothing_is_labeled():
-    embedding = np.random.default_rng(0).standard_normal((N, 5)).astype(np.float32)
-    assert select("facility_location", make_view({"embedding": embedding}), 8, rng()).represents.sum() == N
-    assert select("facility_location", make_view({"embedding": embedding}, labeled=range(9)), 8, rng()).represents.sum() < N
 
 
 def test_coverage_buys_from_every_cluster_before_it_buys_twice_from_one():

@@ -122,20 +122,9 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
     points = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32)
     labeled, candidates = np.arange(12), np.arange(12, 50)
     whole = facility.cover(points, 15, candidates=candidates, chosen=labeled)
-    counts = facility.represented(points, whole.picks, chosen=labeled)
     monkeypatch.setattr(facility, "BLOCK", 7)
     parts = facility.cover(points, 15, candidates=candidates, chosen=labeled)
     assert np.array_equal(whole.picks, parts.picks)
-    assert np.array_equal(counts, facility.represented(points, whole.picks, chosen=labeled))
-
-
-def test_represented_counts_each_row_once_and_a_duplicate_pick_represents_nobody():
-    points = np.eye(3, dtype=np.float32)[[0, 0, 1, 1, 1, 2]]
-    assert facility.represented(points, np.array([2, 3]), chosen=np.array([0, 5])).tolist() == [3, 0]
-    rng = np.random.default_rng(0)
-    points, picks = rng.standard_normal((40, 3)), np.array([7, 3, 30])
-    owner = facility.unit(points) @ facility.unit(points)[picks].T
-    assert facility.represented(points, picks, chosen=np.array([], dtype=int)).tolist() == np.bincount(owner.argmax(axis=1), minlength=3).tolist()
 
 
 def test_a_pool_above_the_memory_limit_is_refused_not_attempted():

@@ -31,12 +31,10 @@ class SignalError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """What a strategy chose, most wanted first (all (k,)). `scores` is what it maximised (None where it has no number);
-    `represents` counts the pool rows whose most similar bought row is this pick (None without an embedding)."""
+    """What a strategy chose, most wanted first (both (k,)). `scores` is what it maximised (None where it has no number)."""
 
     rows: Indices
     scores: Floats | None = None
-    represents: Indices | None = None
 
 
 def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Generator) -> Picked:
@@ -52,8 +50,7 @@ def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Gen
         raise DataError(f"cannot buy {k} prompts: {len(view.unlabeled)} are unlabeled; choose a budget between 1 and the size of the pool")
     seen = _declared(view, card)
     rows = _checked(part(seen, k, rng), seen, k, name)
-    represents = facility.represented(seen.signals.columns["embedding"], rows, chosen=view.labeled) if "embedding" in card.needs else None
-    return Picked(rows, scores_of(card, seen, rows, options), represents)
+    return Picked(rows, scores_of(card, seen, rows, options))
 
 
 @dataclass(frozen=True, slots=True)

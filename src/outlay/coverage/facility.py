@@ -82,24 +82,6 @@ def gains_in_order(embedding: Floats, picks: Indices, *, chosen: Indices, kernel
     return np.array(gains)
 
 
-def represented(embedding: Floats, picks: Indices, *, chosen: Indices) -> Indices:
-    """For each pick, how many of the n rows have it as their most similar one (cosine) among `chosen` and all picks. -> (k,).
-
-    Where several are equally similar, the earlier one counts: a duplicate of a chosen row represents nobody new.
-    """
-    points = unit(embedding)
-    best = np.full(len(points), -np.inf, dtype=np.float32)
-    owner = np.zeros(len(points), dtype=np.int64)
-    centres = np.concatenate([chosen, picks]).astype(np.int64)
-    for at, block in _similarities(points, centres, "cosine", 0.0):
-        nearest = block.argmax(axis=0)
-        value = np.take_along_axis(block, nearest[None], axis=0)[0]
-        closer = value > best
-        owner[closer] = nearest[closer] + at.start
-        best[closer] = value[closer]
-    return np.bincount(owner, minlength=len(centres))[len(chosen) :]
-
-
 def unit(embedding: Floats) -> Floats:
     """Rows of length 1 in float32; zero rows stay zero, similar to nothing. (n, d) -> (n, d)."""
     points = np.asarray(embedding, dtype=np.float32)

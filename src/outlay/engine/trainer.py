@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,8 @@ class SFT:
 
         targets = self.lora_targets if isinstance(self.lora_targets, str) else list(self.lora_targets)
         config = LoraConfig(r=self.lora_r, lora_alpha=self.lora_alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
-        with torch.random.fork_rng():  # peft draws from the global generator
+        with torch.random.fork_rng(), warnings.catch_warnings():  # peft draws from the global generator
+            warnings.simplefilter("ignore", FutureWarning)  # peft's use of a name that transformers renames
             torch.manual_seed(seeds.seed(seed, "init"))
             try:
                 return get_peft_model(copy.deepcopy(loaded.model), config).eval()

@@ -54,7 +54,7 @@ def show(root: Path) -> None:
     console.print(grid)
     same = summary[summary["same_as"] != ""]
     if len(same):
-        console.print('m "1 (=2)": from a cold start 2 rounds are the same run as one; it was run and counted once.', style="dim")
+        console.print('m "1 (=...)": from a cold start those numbers of rounds are the same run as one; it was run and counted once.', style="dim")
     console.print("Cost: one campaign as if it had run alone; tests on benchmark items are measurement and left out.", style="dim")
 
 
