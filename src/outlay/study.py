@@ -10,7 +10,7 @@ from typing import Any
 
 from . import __version__, grid, pools, registry, results, trackers
 from .config import StudyConfig
-from .errors import ConfigError, RunConflict
+from .errors import ConfigError, OutlayError, RunConflict
 from .progress import Progress
 from .store import Store, write_atomic
 from .workbench import Task, campaign_of, part, perform
@@ -30,7 +30,11 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
         raise ConfigError(f"the run directory {root} cannot be made ({bad.strerror}); choose another --out") from None
     with store.lock(".lock"):
         store.sweep()
-        study = set_up(config, store)
+        try:
+            study = set_up(config, store)
+        except OutlayError:
+            _leave_nothing(root)
+            raise
         where = str(root.resolve())
         executor = registry.build("executor", config.executor, workers=config.workers or (1 if _on_gpu(config) else None))
         with Progress(root, study, quiet=quiet) as progress:
@@ -41,6 +45,13 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
         results.write(root)
         trackers.send(root, results.results(root), config.report_to, config.name)
     return root
+
+
+def _leave_nothing(root: Path) -> None:
+    """After bad input: take away a run directory that holds nothing yet but its lock."""
+    if os.listdir(root) == [".lock"]:
+        (root / ".lock").unlink()
+        root.rmdir()
 
 
 def check(config: StudyConfig) -> None:
@@ -65,6 +76,8 @@ def check(config: StudyConfig) -> None:
         missing = registry.card("strategy", registry.parse(strategy)[0]).needs - set(scorer.provides)
         if missing:
             raise ConfigError(f"strategy '{strategy}' needs the signals {sorted(missing)}, which the scorer does not give (it gives {', '.join(sorted(scorer.provides))})")
+    if config.pool_per_seed and max(config.budgets) > config.pool_per_seed:
+        raise ConfigError(f"budget {max(config.budgets)} is above the {config.pool_per_seed} prompts that each seed can buy from; lower the budget or raise pool_per_seed")
     for cell in grid.asked(config):
         _ = cell.sizes  # raises for m above the budget
 
