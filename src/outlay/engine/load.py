@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -110,7 +111,16 @@ def adapted(model: Model, runtime: Runtime, *, trainable: bool = False):
     from peft import PeftModel
 
     network = copy.deepcopy(_base(model.base, runtime).model)
-    return PeftModel.from_pretrained(network, str(weights_folder(model)), is_trainable=trainable).eval()
+    with quiet_peft():
+        return PeftModel.from_pretrained(network, str(weights_folder(model)), is_trainable=trainable).eval()
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without the warning that peft uses a name which transformers will rename: nothing that a user could mend."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def weights_folder(model: Model) -> Path:

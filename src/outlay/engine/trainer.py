@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..measure import flops
 from ..registry import register
 from ..types import Annotation, Cost, Model, Prompt
 from .folders import new_folder
-from .load import Loaded, adapted, load, no_progress_bar, weights_folder
+from .load import Loaded, adapted, load, no_progress_bar, quiet_peft, weights_folder
 from .render import Rendered, format_of, pairs
 from .runtime import Runtime
 
@@ -107,8 +106,7 @@ class SFT:
 
         targets = self.lora_targets if isinstance(self.lora_targets, str) else list(self.lora_targets)
         config = LoraConfig(r=self.lora_r, lora_alpha=self.lora_alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM")
-        with torch.random.fork_rng(), warnings.catch_warnings():  # peft draws from the global generator
-            warnings.simplefilter("ignore", FutureWarning)  # peft's use of a name that transformers renames
+        with torch.random.fork_rng(), quiet_peft():  # peft draws from the global generator
             torch.manual_seed(seeds.seed(seed, "init"))
             try:
                 return get_peft_model(copy.deepcopy(loaded.model), config).eval()
