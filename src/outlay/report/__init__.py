@@ -13,7 +13,7 @@ from .. import grid, pools, registry
 from .. import results as runs
 from ..config import StudyConfig
 from ..store import Store, write_atomic
-from . import tables, words
+from . import choices, tables, words
 
 __all__ = ["write_report"]
 MOST_ROWS = 1500  # of the table to browse; its CSV has all
@@ -118,11 +118,11 @@ def _numbers(run: Run) -> dict[str, pd.DataFrame]:
         "paid": tables.paid(run.ledger),
         "unparsed": tables.unparsed(run.results),
         "variety": tables.variety(run.results),
-        "overlap": tables.overlaps(run.results, run.bought, run.scores, budget),
-        "seeds": tables.across_seeds(run.results, run.bought, run.scores, budget),
-        "selection": tables.selection(run.results, runs.changes(run.scores, run.bought), budget),
-        "bought": tables.shares(run.results, run.bought, budget, run.groups),
-        "purchases": tables.purchases(run.results, run.bought, budget),
+        "overlap": choices.overlaps(run.results, run.bought, run.scores, budget),
+        "seeds": choices.across_seeds(run.results, run.bought, run.scores, budget),
+        "selection": choices.selection(run.results, runs.changes(run.scores, run.bought), budget),
+        "bought": choices.shares(run.results, run.bought, budget, run.groups),
+        "purchases": choices.purchases(run.results, run.bought, budget),
     }
 
 

@@ -1,4 +1,4 @@
-"""The report's numbers: results, ledger and purchases -> tidy tables with intervals. Pure.
+"""The report's numbers: results and ledger -> tidy tables with intervals. Pure. What was bought is in choices.py.
 
 An arm is what ran: budget x strategy x schedule x start x rounds. Cells that are the same run (more rounds change nothing; one
 round is the same with every start and schedule) are one arm, so no run counts twice. Means and intervals are over seeds.
@@ -12,9 +12,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from ..measure import dynamics
 from ..measure.stats import Interval, accuracy_interval, paired_difference, t_interval
-from ..results import LENGTHS, WORDS, overlap
+from ..results import WORDS
 
 ARM = ["budget", "strategy", "schedule", "start", "rounds"]
 ANY = "any"  # the schedule and the start of a single round
@@ -72,14 +71,14 @@ def within(table: pd.DataFrame, setting: tuple[str, str], budget: int | None = N
     return mine
 
 
-def _arms(table: pd.DataFrame, *more: str) -> Iterable[tuple[dict, pd.DataFrame]]:
+def arms(table: pd.DataFrame, *more: str) -> Iterable[tuple[dict, pd.DataFrame]]:
     """Groups by arm and more keys, in grid order."""
     keys = [*ARM, *more]
     for values, part in table.groupby(keys, sort=False):
         yield dict(zip(keys, values, strict=True)), part
 
 
-def _mean(values: Iterable[float]) -> Interval:
+def mean(values: Iterable[float]) -> Interval:
     values = np.asarray(list(values), dtype=np.float64)
     return t_interval(values) if len(values) and np.isfinite(values).all() else NOTHING
 
@@ -95,14 +94,14 @@ def _accuracy(part: pd.DataFrame) -> tuple[Interval, str]:
     return accuracy_interval(np.repeat([1, 0], [round(right), items - round(right)])), "Wilson over items"
 
 
-def _named(name: str, found: Interval) -> dict[str, float]:
+def named(name: str, found: Interval) -> dict[str, float]:
     return {name: found.mean, f"{name}_low": found.low, f"{name}_high": found.high}
 
 
 def _point(part: pd.DataFrame) -> dict:
     found, method = _accuracy(part)
     counts = {"seeds": part["seed"].nunique(), "items": int(part["n_items"].iloc[0])}
-    return {"labels": float(part["labels_spent"].mean())} | _named("accuracy", found) | {"interval": method} | counts
+    return {"labels": float(part["labels_spent"].mean())} | named("accuracy", found) | {"interval": method} | counts
 
 
 def base(results: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +112,7 @@ def base(results: pd.DataFrame) -> pd.DataFrame:
 
 def learning(runs: pd.DataFrame) -> pd.DataFrame:
     """Accuracy after every round: one row per arm, benchmark and round."""
-    rows = [keys | _point(part) for keys, part in _arms(runs, "benchmark", "round")]
+    rows = [keys | _point(part) for keys, part in arms(runs, "benchmark", "round")]
     return pd.DataFrame(rows)
 
 
@@ -132,14 +131,14 @@ def random_curve(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(start + rows, columns=columns).sort_values(["benchmark", "labels"], kind="stable")
 
 
-def _like(table: pd.DataFrame, keys: dict) -> pd.DataFrame:
+def like(table: pd.DataFrame, keys: dict) -> pd.DataFrame:
     """The rows of one arm."""
     return table[np.logical_and.reduce([table[name] == keys[name] for name in ARM])]
 
 
 def _random_for(keys: dict, results: pd.DataFrame, last: pd.DataFrame) -> pd.DataFrame:
     """Random with the same annotations: from a warm start its own arm, if it ran; else its reference point."""
-    same = _like(last, keys | {"strategy": "random"})
+    same = like(last, keys | {"strategy": "random"})
     cold = cold_random(results)
     return same if len(same) else cold[cold["budget"] == keys["budget"]]
 
@@ -153,17 +152,17 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
 
     def add(against: str, measure: str, keys: dict, found: Interval) -> None:
         if found.n:
-            rows.append({"against": against, "measure": measure} | keys | _named("difference", found) | {"seeds": found.n})
+            rows.append({"against": against, "measure": measure} | keys | named("difference", found) | {"seeds": found.n})
 
-    for keys, part in _arms(last, "benchmark"):
+    for keys, part in arms(last, "benchmark"):
         bench = keys.pop("benchmark")
         if keys["strategy"] != "random":
             add("random", bench, keys, _paired(part, _random_for(keys, results, last), bench, "accuracy"))
             for measure in DIVERSITY:
                 if bench == first:  # diversity does not depend on the benchmark
-                    add("random sets", measure, keys, _mean(part[measure] - part[f"{measure}_random"]))
+                    add("random sets", measure, keys, mean(part[measure] - part[f"{measure}_random"]))
         if keys["rounds"] > 1:
-            once = _like(last, keys | {"rounds": 1, "schedule": ANY, "start": ANY})
+            once = like(last, keys | {"rounds": 1, "schedule": ANY, "start": ANY})
             for measure in ("accuracy", *DIVERSITY):
                 if measure == "accuracy" or bench == first:
                     add("one round", bench if measure == "accuracy" else measure, keys, _paired(part, once, bench, measure))
@@ -184,15 +183,15 @@ def summary(results: pd.DataFrame) -> pd.DataFrame:
     gains = differences(results)
     gains = gains[gains["against"] == "random"]
     rows = []
-    for keys, part in _arms(finals(runs(results)), "benchmark"):
+    for keys, part in arms(finals(runs(results)), "benchmark"):
         row = keys | {"same_as": part["same_as"].iloc[0]} | _point(part)
-        gain = _like(gains[gains["measure"] == keys["benchmark"]], keys)
+        gain = like(gains[gains["measure"] == keys["benchmark"]], keys)
         row |= {name: gain[name].iloc[0] if len(gain) else math.nan for name in ("difference", "difference_low", "difference_high")}
         for measure in DIVERSITY:
-            row |= _named(measure, _mean(part[measure]))
+            row |= named(measure, mean(part[measure]))
             row |= {f"{measure}_random{end}": float(part[f"{measure}_random{end}"].mean()) for end in ("", "_low", "_high")}
         for quantity in COSTS:
-            row |= _named(quantity, _mean(part[quantity]))
+            row |= named(quantity, mean(part[quantity]))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -202,13 +201,13 @@ def costs(results: pd.DataFrame, ledger: pd.DataFrame) -> pd.DataFrame:
     ran = runs(results).drop_duplicates("campaign")[["campaign", "seed", *ARM]]
     spent = ledger[ledger["phase"].isin(PHASES)].groupby(["campaign", "phase"])[list(COSTS)].sum()
     rows = []
-    for keys, part in _arms(ran):
+    for keys, part in arms(ran):
         mine = spent[spent.index.get_level_values("campaign").isin(part["campaign"])].unstack("campaign", fill_value=0)
         for phase in (*PHASES, "total"):
             row = keys | {"phase": phase, "seeds": len(part)}
             for quantity in COSTS:
                 by_campaign = mine[quantity].sum() if phase == "total" else mine[quantity].reindex(index=PHASES, fill_value=0).loc[phase]
-                row |= _named(quantity, _mean(by_campaign))
+                row |= named(quantity, mean(by_campaign))
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -227,7 +226,7 @@ def unparsed(results: pd.DataFrame) -> pd.DataFrame:
     rows = []
     first = results[results["round"] == 0].drop_duplicates("benchmark")
     untouched = [({"strategy": BASE, "benchmark": name}, part) for name, part in first.groupby("benchmark", sort=False)]
-    for keys, part in [*untouched, *_arms(finals(runs(results)), "benchmark")]:
+    for keys, part in [*untouched, *arms(finals(runs(results)), "benchmark")]:
         counts = {"answers": int(part["n_items"].sum()), "unparsed": int(part["unparsed"].sum()), "cut_off": int(part["cut_off"].sum())}
         rows.append(keys | counts)
     return pd.DataFrame(rows).astype({"rounds": "Int64", "budget": "Int64"})
@@ -239,71 +238,17 @@ def variety(results: pd.DataFrame) -> pd.DataFrame:
     last = finals(runs(results))
     bench = last["benchmark"].iloc[0]  # what was bought does not depend on the benchmark
     rows = []
-    for keys, part in _arms(last[last["benchmark"] == bench]):
+    for keys, part in arms(last[last["benchmark"] == bench]):
         row = keys | {"seeds": len(part)}
         other = _random_for(keys, results, last)
         mine, theirs = (t[t["benchmark"] == bench].set_index("seed")["tokens_responses"] for t in (part, other))
         same = keys["strategy"] != "random" and (mine - theirs).dropna().eq(0).all()
         for measure in VARIETY:
-            row |= _named(f"{measure}_prompts", _mean(part[f"{measure}_prompts"])) | _named(f"{measure}_responses", _mean(part[f"{measure}_responses"]))
+            row |= named(f"{measure}_prompts", mean(part[f"{measure}_prompts"])) | named(f"{measure}_responses", mean(part[f"{measure}_responses"]))
             row |= {f"{measure}_prompts_random{end}": float(part[f"{measure}_prompts_random{end}"].mean()) for end in ("", "_low", "_high")}
-            row |= _named(f"{measure}_responses_difference", _paired(part, other, bench, f"{measure}_responses") if same else NOTHING)
+            row |= named(f"{measure}_responses_difference", _paired(part, other, bench, f"{measure}_responses") if same else NOTHING)
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def overlaps(results: pd.DataFrame, bought: pd.DataFrame, scores: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """Two arms of this budget with the same seed, one row per pair in grid order: Jaccard overlap of what they bought, and rank
-    correlation of the scores by which they chose their last batch, over the prompts that both could buy then."""
-    ran = runs(results).drop_duplicates("campaign")
-    ran = ran[ran["budget"] == budget]
-    names = arm_names(ran)
-    pairs: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for _, part in ran.groupby("seed"):
-        matrix = overlap(bought[bought["campaign"].isin(part["campaign"])])
-        ranks = dynamics.rank_correlation(_last(scores, part), "campaign").reindex(index=part["campaign"], columns=part["campaign"])
-        arm = dict(zip(part["campaign"], names[part.index], strict=True))
-        for a in arm:
-            for b in arm:
-                pairs.setdefault((arm[a], arm[b]), []).append((matrix.loc[a, b], ranks.loc[a, b]))
-    rows = []
-    for (a, b), found in pairs.items():
-        jaccard, correlation = zip(*found, strict=True)
-        rows.append({"a": a, "b": b} | _named("jaccard", _mean(jaccard)) | _named("correlation", _mean(correlation)) | {"seeds": len(found)})
-    return pd.DataFrame(rows)
-
-
-def _last(scores: pd.DataFrame, campaigns: pd.DataFrame) -> pd.DataFrame:
-    """The scores of all prompts in the last round of these campaigns."""
-    rounds = scores["campaign"].map(campaigns.set_index("campaign")["rounds"])
-    return scores[(scores["round"] == rounds) & scores["all"].astype(bool)]
-
-
-def across_seeds(results: pd.DataFrame, bought: pd.DataFrame, scores: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """How much two seeds of an arm agree, mean over the pairs of seeds: overlap of what they bought and rank correlation of their last
-    scores, over the prompts that both could buy. Pairs are not independent, so there is no interval. Empty with one seed."""
-    ran = runs(results).drop_duplicates("campaign")
-    rows = []
-    for keys, part in _arms(ran[ran["budget"] == budget]):
-        upper = np.triu_indices(len(part), 1)
-        if len(upper[0]):
-            jaccard = overlap(bought[bought["campaign"].isin(part["campaign"])]).to_numpy()[upper]
-            ranks = dynamics.rank_correlation(_last(scores, part), "campaign").reindex(index=part["campaign"], columns=part["campaign"]).to_numpy(float)[upper]
-            rows.append(keys | {"pairs": len(jaccard), "jaccard": jaccard.mean(), "correlation": ranks.mean()})
-    return pd.DataFrame(rows, columns=[*ARM, "pairs", "jaccard", "correlation"])
-
-
-def selection(results: pd.DataFrame, changes: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """`results.changes`, one row per arm and round: means over seeds."""
-    ran = runs(results).drop_duplicates("campaign")[["campaign", "seed", *ARM]]
-    rows = []
-    for keys, part in _arms(ran[ran["budget"] == budget].merge(changes, on="campaign"), "round"):
-        row = keys | {"all": bool(part["all"].iloc[0]), "seeds": len(part), "chance": float(part["chance"].mean())}
-        for name in ("correlation", "kept", *LENGTHS):
-            row |= _named(name, _mean(part[name]))
-        rows.append(row)
-    names = [f"{name}{end}" for name in ("correlation", "kept", *LENGTHS) for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=[*ARM, "round", "all", "seeds", "chance", *names])
 
 
 def arm_names(table: pd.DataFrame) -> pd.Series:
@@ -313,48 +258,3 @@ def arm_names(table: pd.DataFrame) -> pd.Series:
         if table.loc[table[column] != ANY, column].nunique() > 1:
             name += np.where(table[column] == ANY, "", " " + table[column].astype(str))
     return name
-
-
-def most_rounds(runs: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """Of each strategy, the campaigns with the most rounds at this budget (the first such arm in grid order)."""
-    mine = runs[runs["budget"] == budget].drop_duplicates("campaign")
-    kept = []
-    for _, part in mine.groupby("strategy", sort=False):
-        kept.append(_like(part, part[part["rounds"] == part["rounds"].max()].iloc[0]))
-    return pd.concat(kept)
-
-
-def shares(results: pd.DataFrame, bought: pd.DataFrame, budget: int, groups: pd.Series) -> pd.DataFrame:
-    """Which groups each round of a strategy's longest campaign bought from: mean share of the batch over seeds, with interval.
-    `groups` are the pool's; its shares stand as strategy "pool". The largest groups, in pool and purchases together, come
-    first. Empty where the pool has no groups."""
-    columns = ["strategy", "rounds", "round", "group", "share", "share_low", "share_high", "bought", "seeds"]
-    if not (groups != "").any():
-        return pd.DataFrame(columns=columns)
-    longest = most_rounds(runs(results), budget)
-    of_bought = bought.loc[bought["campaign"].isin(longest["campaign"]), "group"].value_counts(normalize=True)
-    of_pool = groups.value_counts(normalize=True).sort_index(kind="stable")
-    of_pool = of_pool.loc[(of_pool + of_bought.reindex(of_pool.index, fill_value=0)).sort_values(ascending=False, kind="stable").index]
-    rows = [{"strategy": "pool", "rounds": 0, "round": 0, "group": g, "share": s, "bought": 0, "seeds": 0} for g, s in of_pool.items()]
-    for strategy, part in longest.groupby("strategy", sort=False):
-        mine = bought[bought["campaign"].isin(part["campaign"])]
-        for number, batch in mine.groupby("round"):
-            table = batch.groupby("campaign")["group"].value_counts(normalize=True).unstack(fill_value=0.0).reindex(columns=of_pool.index, fill_value=0.0)
-            size = len(batch) / batch["campaign"].nunique()
-            for group in of_pool.index:
-                keys = {"strategy": strategy, "rounds": int(part["rounds"].iloc[0]), "round": number, "group": group}
-                rows.append(keys | _named("share", _mean(table[group])) | {"bought": size, "seeds": len(table)})
-    return pd.DataFrame(rows, columns=columns)
-
-
-def purchases(results: pd.DataFrame, bought: pd.DataFrame, budget: int) -> pd.DataFrame:
-    """Every prompt that each strategy's longest campaign bought, first seed, most wanted first; the nearest one bought before also as text."""
-    longest = most_rounds(runs(results), budget)
-    first = longest[longest["seed"] == longest["seed"].min()]
-    names = dict(zip(first["campaign"], arm_names(first), strict=True))
-    mine = bought[bought["campaign"].isin(list(names))]
-    mine = mine.assign(seed=first["seed"].iloc[0], place=mine["campaign"].map({name: i for i, name in enumerate(names)}))
-    mine = mine.sort_values(["place", "round", "rank"]).reset_index(drop=True)
-    texts = bought.drop_duplicates("id").set_index("id")["text"]
-    mine = mine.assign(campaign=mine["campaign"].map(names), nearest_text=mine["nearest"].map(texts).fillna(""))
-    return mine[["campaign", "seed", "round", "rank", "id", "group", "text", "score", "nearest", "nearest_text", "similarity", "represents", "examples"]]
