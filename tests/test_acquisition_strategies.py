@@ -8,7 +8,7 @@ import pytest
 
 from outlay import registry, seeds
 from outlay.acquisition import select
-from outlay.coverage import clusters, facility, spread, weighted
+from outlay.coverage import clusters, facility, spread
 from outlay.errors import ConfigError
 from outlay.types import Signals, View
 
@@ -233,8 +233,8 @@ def test_a_prompt_that_represents_uncertain_ones_is_bought_before_one_that_repre
 
 def test_weighted_gains_in_order_are_those_of_the_greedy():
     points, weights = cloud(80, 6), np.random.default_rng(0).random(80)
-    found = weighted.cover(points, weights, 20, candidates=np.arange(10, 80), chosen=np.arange(10))
-    assert np.array_equal(found.gains, weighted.gains_in_order(points, weights, found.picks, chosen=np.arange(10)))
+    found = facility.cover(points, 20, candidates=np.arange(10, 80), chosen=np.arange(10), weights=weights)
+    assert np.array_equal(found.gains, facility.gains_in_order(points, found.picks, chosen=np.arange(10), weights=weights))
     assert (np.diff(found.gains) <= 0).all()
 
 

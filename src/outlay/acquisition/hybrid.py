@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from ..coverage import facility, spread, weighted
+from ..coverage import facility, spread
 from ..registry import strategy
 from ..types import Floats, Indices, View
 from .ranking import Share, by_lottery, highest, line_up
@@ -60,7 +60,7 @@ def _uncertain(view: View, k: int, factor: float) -> Indices:
 
 def weighted_gain(view: View, picks: Indices) -> Floats:
     """What each pick added to the weighted representation of the pool, in units of the largest entropy. -> (k,)."""
-    return weighted.gains_in_order(view.signals.columns["embedding"], _entropy(view), picks, chosen=view.labeled)
+    return facility.gains_in_order(view.signals.columns["embedding"], picks, chosen=view.labeled, weights=_entropy(view))
 
 
 @strategy(needs=("mean_entropy", "embedding"), score=weighted_gain, source="Zhdanov 2019, arXiv 1901.05954: its weighted k-means, as facility location", nested=True)
@@ -72,7 +72,7 @@ def uncertainty_weighted_facility_location(view: View, k: int, rng: np.random.Ge
     """
     line = line_up(view)
     points = view.signals.columns["embedding"][line.rows]
-    return line.rows[weighted.cover(points, _entropy(view)[line.rows], k, candidates=line.unlabeled, chosen=line.labeled).picks]
+    return line.rows[facility.cover(points, k, candidates=line.unlabeled, chosen=line.labeled, weights=_entropy(view)[line.rows]).picks]
 
 
 def _entropy(view: View) -> Floats:

@@ -5,7 +5,8 @@ similar chosen one. Greedy reaches 1 - 1/e of the optimum (Nemhauser, Wolsey & F
 whose old gain, an upper bound by submodularity, is already too small (Minoux 1978) and picks the same rows.
 
 s is the cosine ("cosine"; opposite prompts do not represent each other, so below 0 counts as 0) or exp(-|x-y|^2 / (width *
-mean |x-y|^2)) of the L2-normalised rows ("rbf", the mean over all pairs of the pool).
+mean |x-y|^2)) of the L2-normalised rows ("rbf", the mean over all pairs of the pool). With weights, row i counts w_i times; equal weights
+choose what no weights choose.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ BLOCK = 1024  # rows of similarities computed at once
 # Similarities are whole multiples of this. Then float64 sums of them are exact, so that equal prompts have equal gains, lazy
 # and plain greedy agree to the last bit, and the rounding of a matrix product does not decide what is bought.
 GRAIN = np.float32(2.0**-20)
+LEVELS = 4096  # weights are whole multiples of 1/LEVELS of the largest, for the same reason: sums are exact up to two million rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +37,14 @@ class Cover:
     gains: Floats
 
 
-def cover(embedding: Floats, k: int, *, candidates: Indices, chosen: Indices, kernel: str = "cosine", width: float = 0.1) -> Cover:
+def cover(
+    embedding: Floats, k: int, *, candidates: Indices, chosen: Indices, kernel: str = "cosine", width: float = 0.1, weights: Floats | None = None
+) -> Cover:
     """The k candidates that greedily raise f most, given the rows that are already chosen. embedding (n, d).
 
-    Ties go to the candidate that stands first in `candidates`.
+    Ties go to the candidate that stands first in `candidates`. weights: (n,), not negative; gains are then in units of the largest.
     """
-    points = unit(embedding)
+    points, weights = unit(embedding), _levels(weights)
     needed = len(candidates) * len(points) * points.itemsize
     if needed > MEMORY_LIMIT:
         raise OutlayError(
@@ -52,7 +56,7 @@ def cover(embedding: Floats, k: int, *, candidates: Indices, chosen: Indices, ke
         similar[at] = block
     best = _best(points, chosen, kernel, width)
 
-    heap = [(-_gain(row, best), place) for place, row in enumerate(similar)]
+    heap = [(-_gain(row, best, weights), place) for place, row in enumerate(similar)]
     heapq.heapify(heap)
     fresh = np.zeros(len(candidates), dtype=np.int64)  # number of picks when this candidate's gain was last computed
     picks: list[int] = []
@@ -66,18 +70,18 @@ def cover(embedding: Floats, k: int, *, candidates: Indices, chosen: Indices, ke
             np.maximum(best, similar[place], out=best)
         else:
             fresh[place] = len(picks)
-            heapq.heapreplace(heap, (-_gain(similar[place], best), place))
+            heapq.heapreplace(heap, (-_gain(similar[place], best, weights), place))
     return Cover(np.asarray(candidates, dtype=np.int64)[picks], np.array(gains))
 
 
-def gains_in_order(embedding: Floats, picks: Indices, *, chosen: Indices, kernel: str = "cosine", width: float = 0.1) -> Floats:
+def gains_in_order(embedding: Floats, picks: Indices, *, chosen: Indices, kernel: str = "cosine", width: float = 0.1, weights: Floats | None = None) -> Floats:
     """By how much each pick raises f when the picks are added to `chosen` in their order. -> (k,)."""
-    points = unit(embedding)
+    points, weights = unit(embedding), _levels(weights)
     best = _best(points, chosen, kernel, width)
     gains = []
     for _, block in _similarities(points, picks, kernel, width):
         for row in block:
-            gains.append(_gain(row, best))
+            gains.append(_gain(row, best, weights))
             np.maximum(best, row, out=best)
     return np.array(gains)
 
@@ -89,8 +93,18 @@ def unit(embedding: Floats) -> Floats:
     return np.divide(points, length, out=np.zeros_like(points), where=length > 0)
 
 
-def _gain(row: Floats, best: Floats) -> float:
-    return float(np.maximum(row - best, 0).sum(dtype=np.float64))
+def _levels(weights: Floats | None) -> Floats | None:
+    """In units of the largest, in whole levels; all alike if all are 0."""
+    if weights is None:
+        return None
+    weights = np.asarray(weights, dtype=np.float64)
+    largest = weights.max(initial=0)
+    return np.rint(weights / largest * LEVELS) / LEVELS if largest > 0 else np.ones_like(weights)
+
+
+def _gain(row: Floats, best: Floats, weights: Floats | None) -> float:
+    more = np.maximum(row - best, 0)
+    return float(more.sum(dtype=np.float64) if weights is None else more.astype(np.float64) @ weights)
 
 
 def _best(points: Floats, chosen: Indices, kernel: str, width: float) -> Floats:
