@@ -141,9 +141,11 @@ class Store:
 
     def sweep(self) -> None:
         """Delete the temporary files of processes that were killed. Only for the holder of the run's lock."""
-        for file in self.root.rglob(".*.tmp"):
-            with contextlib.suppress(OSError):
-                file.unlink()
+        for folder, _, files in os.walk(self.root):  # unlike rglob, it bears folders that a dying worker takes away
+            for name in files:
+                if name.startswith(".") and name.endswith(".tmp"):
+                    with contextlib.suppress(OSError):
+                        os.unlink(os.path.join(folder, name))
 
     @contextlib.contextmanager
     def lock(self, path: str, wait: float = 0.0) -> Iterator[None]:

@@ -65,7 +65,8 @@ class Job:
 
 
 def stages(root: Path) -> int:
-    return sum(1 for path in root.rglob("*") if path.suffix in (".json", ".jsonl", ".parquet"))
+    """How many stage files are there. os.walk, because rglob trips over folders that a worker moves away meanwhile."""
+    return sum(name.endswith((".json", ".jsonl", ".parquet")) for _, _, names in os.walk(root) for name in names)
 
 
 def kill_somewhere(job: Job, root: Path, rng: np.random.Generator, total: int, *, workers_too: bool) -> bool:
