@@ -62,8 +62,9 @@ def test_trackers_get_each_campaign_once_and_the_numbers_of_the_table(run, tmp_p
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     table = pd.read_parquet(run / "results.parquet")
+    shutil.copy(run / "results.parquet", tmp_path)
     for _ in range(2):
-        trackers.send(tmp_path, table, ["tensorboard"], "toy")
+        trackers.send(tmp_path, ["tensorboard"], "toy")
     folder = tmp_path / "trackers/tensorboard" / CAMPAIGN
     events = EventAccumulator(str(folder))
     events.Reload()

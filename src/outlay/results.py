@@ -14,7 +14,7 @@ import pandas as pd
 from . import grid, registry
 from .acquisition import scores_of
 from .campaign import Campaign
-from .config import StudyConfig
+from .config import Prices, StudyConfig
 from .measure import dynamics
 from .store import Store, write_atomic
 from .types import Batch, Cost, Evaluation, Indices, Model, Selection, Signals, View
@@ -50,6 +50,11 @@ def _stage_costs(store: Store, folder: str) -> dict[str, Cost]:
     return costs
 
 
+def _priced(cost: Cost, prices: Prices) -> Cost:
+    """With annotations and device time in its dollars."""
+    return replace(cost, usd=cost.usd + cost.labels * prices.per_annotation + cost.seconds / 3600 * prices.per_device_hour)
+
+
 def ledger(root: Path) -> pd.DataFrame:
     """One row per campaign, round and stage: its cost as if the campaign had run alone. `paid` marks the first campaign in grid
     order that uses the stage: the sum over paid rows is what the study consumed (the base model's shared passes are rows of
@@ -58,8 +63,7 @@ def ledger(root: Path) -> pd.DataFrame:
     rows = []
 
     def add(campaign: str, number: int, phase: str, stage: str, cost: Cost, paid: bool) -> None:
-        usd = cost.usd + cost.labels * config.prices.per_annotation + cost.seconds / 3600 * config.prices.per_device_hour
-        rows.append({"campaign": campaign, "round": number, "phase": phase, "stage": stage, "paid": paid} | asdict(replace(cost, usd=usd)))
+        rows.append({"campaign": campaign, "round": number, "phase": phase, "stage": stage, "paid": paid} | asdict(_priced(cost, config.prices)))
 
     for path in sorted((root / "shared").glob("signals-*/shard-*.parquet")):
         relative = path.relative_to(root).as_posix()
@@ -130,9 +134,8 @@ def _rounds(store: Store, config: StudyConfig, entry: dict) -> list[dict[str, An
             evaluations = [store.read(f"{folder}/evaluation-{name}.parquet", Evaluation) for name in config.evaluators]
             bought = sum(campaign.sizes[:number])
             facts = _diversity(store.read(f"{folder}/diversity.json", dict), store.read(f"shared/bands/s{campaign.seed}-n{bought}.json", dict))
-        cost = asdict(total)
+        cost = asdict(_priced(total, config.prices))
         del cost["labels"]
-        cost["usd"] += total.labels * config.prices.per_annotation + total.seconds / 3600 * config.prices.per_device_hour
         for evaluation in evaluations:
             rows.append({"round": number, "labels_spent": spent} | _bench(evaluation) | {"updates": updates} | facts | cost)
     return rows

@@ -43,7 +43,7 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
                 for _ in executor.map(perform, tasks):
                     pass
         results.write(root)
-        trackers.send(root, results.results(root), config.report_to, config.name)
+        trackers.send(root, config.report_to, config.name)
     return root
 
 

@@ -16,7 +16,7 @@ from .store import Store, fingerprint
 METRICS = ("accuracy", "nll")
 
 
-def send(root: Path, results: pd.DataFrame, report_to: list[str], project: str) -> None:
+def send(root: Path, report_to: list[str], project: str) -> None:
     """One tracker run per campaign, one step per annotation bought: accuracy and NLL per benchmark, diversity and costs.
 
     What was sent is noted in trackers/sent.json of the run directory: a campaign goes out again only when its numbers changed.
@@ -28,6 +28,7 @@ def send(root: Path, results: pd.DataFrame, report_to: list[str], project: str) 
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
     from accelerate.utils import is_mlflow_available, is_tensorboard_available, is_trackio_available, is_wandb_available
 
+    results = pd.read_parquet(root / "results.parquet")
     PartialState()  # accelerate's trackers ask it which process they are in
     there = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available, "mlflow": is_mlflow_available, "trackio": is_trackio_available}
     store, note = Store(root), "trackers/sent.json"

@@ -20,6 +20,7 @@ from .. import seeds
 from ..errors import ConfigError, near
 from ..registry import register
 from .files import text_id
+from .skills import shares
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +64,7 @@ class ReasoningGym:
             raise ConfigError(f"reasoning_gym: give each family once and a size of at least 1, got size {self.size} and families {', '.join(names)}")
         rows: dict[str, tuple[str, str]] = {}
         with _global_generators_kept():
-            for name, wanted in zip(names, _shares(self.size, len(names), self.mixture), strict=True):
+            for name, wanted in zip(names, shares(self.size, len(names), self.mixture), strict=True):
                 rows |= self._draw(known[name], wanted, rows)
         texts = list(rows)
         texts = [texts[i] for i in seeds.generator(self.seed, "reasoning_gym", self.split, "order").permutation(len(texts))]
@@ -99,15 +100,6 @@ def _create(family: dict[str, Any], seed: int) -> Any:
     except ImportError:
         raise ConfigError("the pool 'reasoning_gym' needs the package reasoning-gym: pip install outlay[gym]") from None
     return reasoning_gym.create_dataset(family["name"], seed=seed, size=ITEMS, **family["kwargs"])
-
-
-def _shares(size: int, kinds: int, mixture: str) -> list[int]:
-    """Rows per family that add up to `size`: 1/rank or equal shares, rounded by largest remainders."""
-    weights = 1 / np.arange(1, kinds + 1) if mixture == "zipf" else np.ones(kinds)
-    exact = size * weights / weights.sum()
-    rows = np.floor(exact).astype(int)
-    rows[np.argsort(rows - exact, kind="stable")[: size - rows.sum()]] += 1
-    return rows.tolist()
 
 
 @contextmanager

@@ -64,11 +64,15 @@ def conversation(question: str, answer: str) -> str:
 
 
 def counts(size: int, mixture: str) -> list[int]:
-    """Rows per skill, in the order of `SKILLS`: largest remainders of 1/rank ("zipf") or equal ("balanced") shares."""
-    ranks = np.arange(1, len(SKILLS) + 1)
+    """Rows per skill, in the order of `SKILLS`."""
+    return shares(size, len(SKILLS), mixture)
+
+
+def shares(size: int, kinds: int, mixture: str) -> list[int]:
+    """Rows of each kind that add up to `size`: largest remainders of 1/rank ("zipf") or equal ("balanced") shares."""
     if mixture not in ("zipf", "balanced"):
         raise ConfigError(f"unknown mixture '{mixture}': {near(mixture, ('zipf', 'balanced'))}")
-    weights = 1 / ranks if mixture == "zipf" else np.ones(len(SKILLS))
+    weights = 1 / np.arange(1, kinds + 1) if mixture == "zipf" else np.ones(kinds)
     exact = size * weights / weights.sum()
     rows = np.floor(exact).astype(int)
     rows[np.argsort(rows - exact, kind="stable")[: size - rows.sum()]] += 1
