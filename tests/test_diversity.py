@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from outlay.errors import DataError
 from outlay.measure import diversity
-from outlay.measure.embed import tfidf
+from outlay.measure.embed import hashed, tfidf
 
 
 def cloud(n=60, d=5, seed=0):
@@ -199,10 +199,36 @@ def test_copies_are_near_duplicates_and_take_diversity_away():
         assert measure(copied, planted) < measure(copied, clean)
 
 
-def test_one_row_is_no_near_duplicate_of_itself_and_has_no_novelty():
+def test_one_row_is_no_near_duplicate_of_itself_and_has_no_novelty_and_no_neighbour():
     assert diversity.near_duplicate_share(cloud(), np.array([3])) == 0 and diversity.novelsum(cloud(), np.array([3])) == 0
     one = diversity.panel(diversity.prepare(np.ones((1, 3))), np.array(["a"]), np.array([0]))
-    assert all(math.isfinite(value) for name, value in one.items() if not name.startswith("group"))
+    assert [name for name, value in one.items() if not math.isfinite(value)] == ["group_entropy_share", "neighbour_distance"]
+
+
+def test_neighbour_distance_by_brute_force_in_blocks_and_of_copies(monkeypatch):
+    points, bought = cloud(), np.array([3, 50, 17, 8])
+    expected = np.mean([min(1 - points[i] @ points[j] for j in bought if j != i) for i in bought])
+    monkeypatch.setattr(diversity, "BLOCK", 3)
+    assert diversity.neighbour_distance(points, bought) == pytest.approx(expected, abs=1e-6)
+    assert diversity.neighbour_distance(np.vstack([points, points]), np.array([3, 63, 8, 68])) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_panel_is_made_of_the_named_measures():
+    assert set(diversity.panel(cloud(), np.array(["a", "b"] * 30), np.arange(9))) == {*diversity.OF_GROUPS, *diversity.MEASURES}
+
+
+def test_a_response_is_embedded_alike_whatever_else_was_bought():
+    texts = ["Paris", "the answer is 42", "no", ""]
+    alone, among = hashed(texts[1:2]), hashed([*texts, "something else"])
+    np.testing.assert_array_equal(alone[0], among[1])
+    np.testing.assert_allclose(np.linalg.norm(among, axis=1), 1, atol=1e-6)
+
+
+def test_equal_responses_are_copies_and_unlike_ones_are_nearly_at_right_angles():
+    points = hashed(["yes", "yes", "a rather long sentence about rivers", "1234567"])
+    kernel = points @ points.T
+    assert kernel[0, 1] == pytest.approx(1) and np.abs(kernel[np.triu_indices(4, 1)][1:]).max() < 0.2
+    assert diversity.near_duplicate_share(points, np.arange(4)) == 0.5
 
 
 def test_novelsum_of_random_rows_is_above_a_clump():

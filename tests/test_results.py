@@ -124,7 +124,7 @@ def test_a_text_measure_that_is_not_defined_is_left_out(toy_run):
     study = Store(toy_run).read("study.json", dict)
     folder = next(iter(study["campaigns"].values()))["folders"][0]
     found = json.loads((toy_run / folder / "diversity.json").read_text())
-    assert set(found) == {"model", "tfidf", "words", "batch"} and set(found["batch"]["model"]) == {"vendi", "nearest_distance"}
+    assert set(found) == {"model", "tfidf", "words", "responses", "batch"} and set(found["batch"]) == {"model", "tfidf", "responses"}
 
 
 def test_the_batch_alone_is_the_whole_in_the_first_round_and_not_later(toy_run):
@@ -132,6 +132,13 @@ def test_the_batch_alone_is_the_whole_in_the_first_round_and_not_later(toy_run):
     first, later = table[table["round"] == 1], table[table["round"] > 1]
     assert np.allclose(first["batch_vendi_model"], first["vendi_model"])
     assert (later["batch_nearest_distance_model"] > later["nearest_distance_model"]).all()
+    assert np.allclose(first["batch_vendi_responses"], first["vendi_responses"]) and (later["vendi_responses"] > later["batch_vendi_responses"]).all()
+
+
+def test_a_batch_stands_beside_random_sets_of_its_own_size(toy_run):
+    table = pd.read_parquet(toy_run / "results.parquet").query("rounds_run == 2 and round == 2")
+    assert (table["batch_vendi_tfidf_random"] < table["vendi_tfidf_random"]).all()
+    assert (table["batch_vendi_tfidf_random_low"] <= table["batch_vendi_tfidf_random"]).all()
 
 
 # -- scores of all prompts -------------------------------------------------------------------------------------------------

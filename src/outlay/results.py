@@ -4,6 +4,8 @@ row per stage). Everything is derived from stage files, so the tables can be mad
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +17,10 @@ from . import grid, registry
 from .acquisition import scores_of
 from .campaign import Campaign
 from .config import Prices, StudyConfig
-from .measure import dynamics
+from .measure import diversity, dynamics
 from .store import Store, write_atomic
 from .types import Batch, Cost, Evaluation, Indices, Model, Selection, Signals, View
-from .workbench import EMBEDDINGS, OF_BATCH, Workbench, campaign_of
+from .workbench import EMBEDDINGS, Workbench, campaign_of
 
 SECONDS = ("seconds", "usd")  # measured, or priced by what was measured: the only columns that differ between two equal runs
 WORDS = ("tokens", "distinct_1", "distinct_2", "compression_ratio")
@@ -94,26 +96,30 @@ def _bench(evaluation: Evaluation) -> dict[str, Any]:
     return row
 
 
-def _diversity(panel: dict, band: dict) -> dict[str, float]:
+def _diversity(panel: dict, band: dict, batch_band: dict) -> dict[str, float]:
     """{"model": {"vendi": 3.1}} -> {"vendi_model": 3.1, "vendi_model_random": .., "vendi_model_random_low": .., ...}; group
-    measures do not depend on the embedding and stand once (NaN where the pool has no groups). The last batch alone, and the words
-    of responses, have no random sets beside them: the answers to those are not bought."""
-    row = {f"group_{key}{end}": float("nan") for key in ("coverage", "entropy", "entropy_share") for end in ("", "_random", "_random_low", "_random_high")}
-    for space in EMBEDDINGS:
-        for key, value in panel[space].items():
-            name = key if key.startswith("group_") else f"{key}_{space}"
-            row[name] = value
-            row[f"{name}_random"], row[f"{name}_random_low"], row[f"{name}_random_high"] = band[space][key]
+    measures do not depend on the embedding and stand once. The same of the last batch alone as "batch_...". Responses have no random
+    sets beside them: the answers to those are not bought. NaN where there is nothing to measure (no groups, one row)."""
+    row: dict[str, float] = {}
+    for prefix, found, sets in (("", panel, band), ("batch_", panel.get("batch", {}), batch_band)):
+        for space in EMBEDDINGS:
+            for key in (*diversity.OF_GROUPS, *diversity.MEASURES):
+                name = prefix + (key if key in diversity.OF_GROUPS else f"{key}_{space}")
+                row[name] = found.get(space, {}).get(key, math.nan)
+                row |= _beside(name, sets[space].get(key))
+        for key in diversity.AMONG:
+            row[f"{prefix}{key}_responses"] = found.get("responses", {}).get(key, math.nan)
     for side in ("prompts", "responses"):
         for key in WORDS:
-            row[f"{key}_{side}"] = panel["words"][side].get(key, float("nan"))
+            row[f"{key}_{side}"] = panel["words"][side].get(key, math.nan)
             if side == "prompts" and key != "tokens":
-                for end, value in zip(("", "_low", "_high"), band["words"][side].get(key, [float("nan")] * 3), strict=True):
-                    row[f"{key}_{side}_random{end}"] = value
-    for space in EMBEDDINGS:
-        for key in OF_BATCH:
-            row[f"batch_{key}_{space}"] = panel.get("batch", {}).get(space, {}).get(key, float("nan"))
+                row |= _beside(f"{key}_{side}", band["words"][side].get(key))
     return row
+
+
+def _beside(name: str, band: Sequence[float] | None) -> dict[str, float]:
+    """Mean, 2.5 and 97.5 percentiles of random sets of the same size."""
+    return dict(zip((f"{name}_random", f"{name}_random_low", f"{name}_random_high"), band or [math.nan] * 3, strict=True))
 
 
 def _rounds(store: Store, config: StudyConfig, entry: dict) -> list[dict[str, Any]]:
@@ -132,8 +138,8 @@ def _rounds(store: Store, config: StudyConfig, entry: dict) -> list[dict[str, An
             updates = model.updates
             total = sum(_stage_costs(store, folder).values(), total)
             evaluations = [store.read(f"{folder}/evaluation-{name}.parquet", Evaluation) for name in config.evaluators]
-            bought = sum(campaign.sizes[:number])
-            facts = _diversity(store.read(f"{folder}/diversity.json", dict), store.read(f"shared/bands/s{campaign.seed}-n{bought}.json", dict))
+            sizes = (sum(campaign.sizes[:number]), campaign.sizes[number - 1])
+            facts = _diversity(store.read(f"{folder}/diversity.json", dict), *(store.read(f"shared/bands/s{campaign.seed}-n{size}.json", dict) for size in sizes))
         cost = asdict(_priced(total, config.prices))
         del cost["labels"]
         for evaluation in evaluations:

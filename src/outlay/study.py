@@ -144,7 +144,7 @@ def waves(study: dict, root: str) -> list[tuple[str, list[Task]]]:
     for name, entry in study["campaigns"].items():
         campaign = campaign_of(entry)
         for number, folder in enumerate(entry["folders"], 1):
-            bands.add((campaign.seed, sum(campaign.sizes[:number])))
+            bands |= {(campaign.seed, sum(campaign.sizes[:number])), (campaign.seed, campaign.sizes[number - 1])}
             if folder in study["shared_folders"] and folder.split("/")[1] == name:
                 branches.setdefault(number, []).append(Task(root, "campaign", (name, number)))
     return [

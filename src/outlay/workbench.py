@@ -22,7 +22,6 @@ from .store import Store
 from .types import Annotation, Cost, Evaluation, Indices, Model, Pool, Signals
 
 EMBEDDINGS = ("model", "tfidf")  # diversity is measured in both; no strategy sees the second one
-OF_BATCH = ("vendi", "nearest_distance")  # measures of the last batch alone
 TOKEN_COUNTS = frozenset({"prompt_tokens", "response_tokens"})
 
 
@@ -207,16 +206,20 @@ class Workbench:
         )
 
     def measured(self, seed: int, bought: Sequence[Annotation], new: Sequence[Annotation]) -> dict[str, Any]:
-        """Diversity of what was bought (in each embedding, and of the words of prompts and responses), and of its last batch."""
+        """Diversity of what was bought (of prompts in each embedding, of responses, of the words of both), and of its last batch alone."""
         pool, spaces = self.pool().take(self.rows(seed)), self.spaces(seed)
         rows, batch = (pool.rows_of(a.prompt_id for a in part) for part in (bought, new))
         texts, surely = self.prompts(seed)
+        from .measure.embed import hashed
+
         responses = [a.response for a in bought]
         found: dict[str, Any] = {name: _known(diversity.panel(spaces[name], pool.groups, rows)) for name in EMBEDDINGS}
         prompt_words, response_words = text.panel([texts[row] for row in rows], int(surely[len(rows)])), text.panel(responses, _step(responses))
         found["words"] = {"prompts": _known(prompt_words), "responses": _known(response_words)}
+        found["responses"] = _known(diversity.among(hashed(responses), np.arange(len(responses))))
         if len(batch):
-            found["batch"] = {name: {measure: getattr(diversity, measure)(spaces[name], batch) for measure in OF_BATCH} for name in EMBEDDINGS}
+            found["batch"] = {name: _known(diversity.panel(spaces[name], pool.groups, batch)) for name in EMBEDDINGS}
+            found["batch"]["responses"] = _known(diversity.among(hashed([a.response for a in new]), np.arange(len(new))))
         return found
 
     def do_campaign(self, name: str, rounds: int | None = None) -> None:

@@ -19,6 +19,9 @@ BLOCK = 4096  # pool rows compared with the bought ones at once
 # embedding; tools take 0.9 and more. Centring has taken off the similarity that all rows share, so 0.95 is strict here.
 NEAR = 0.95
 RIDGE = 1 - NEAR  # finer differences count neither in the determinant nor in the density of NovelSum
+OF_GROUPS = ("group_coverage", "group_entropy", "group_entropy_share")
+AMONG = ("neighbour_distance", "near_duplicates", "vendi", "log_determinant")  # of the bought rows alone
+MEASURES = ("nearest_distance", "coverage_radius", "novelsum", *AMONG)
 NEIGHBOURS = 10  # of the density in NovelSum, as in its paper
 
 
@@ -74,12 +77,26 @@ def near_duplicate_share(embedding: Floats, bought: Indices) -> float:
 
     Where the embedding sees the words (TF-IDF), long prompts made from one template count as near duplicates of each other.
     """
-    points, near = embedding[bought], 0
+    points = embedding[bought]
+    return sum(int((_to_others(points, start).max(axis=1) >= NEAR).sum()) for start in range(0, len(points), BLOCK)) / len(points)
+
+
+def neighbour_distance(embedding: Floats, bought: Indices) -> float:
+    """Mean cosine distance of a bought row to the nearest other bought one, 0 to 2: larger is more spread out; NaN for a single row.
+    embedding (n, d), prepared."""
+    points, nearest = embedding[bought], []
+    if len(points) == 1:
+        return math.nan
     for start in range(0, len(points), BLOCK):
-        alike = points[start : start + BLOCK] @ points.T
-        alike[np.arange(len(alike)), start + np.arange(len(alike))] = -1  # itself
-        near += int((alike.max(axis=1) >= NEAR).sum())
-    return near / len(points)
+        nearest.append(1 - _to_others(points, start).max(axis=1))
+    return float(np.clip(np.concatenate(nearest).astype(np.float64), 0, 2).mean())
+
+
+def _to_others(points: Floats, start: int) -> Floats:
+    """Cosine of a block of rows with all rows, -1 with themselves."""
+    alike = points[start : start + BLOCK] @ points.T
+    alike[np.arange(len(alike)), start + np.arange(len(alike))] = -1
+    return alike
 
 
 def spectrum(embedding: Floats, bought: Indices) -> Floats:
@@ -169,18 +186,25 @@ def panel(embedding: Floats, groups: npt.NDArray[np.str_], bought_rows: Indices,
     if not len(bought):
         raise DataError("the diversity of nothing is undefined: measure after the first batch")
     kinds = len(np.unique(groups))
-    entropy = group_entropy(groups, bought)
-    distances, eigenvalues = to_nearest(embedding, bought), spectrum(embedding, bought)
+    entropy, distances = group_entropy(groups, bought), to_nearest(embedding, bought)
     return {
         "group_coverage": group_coverage(groups, bought),
         "group_entropy": entropy,
         "group_entropy_share": entropy / math.log(kinds) if kinds > 1 else math.nan,  # 1 where all groups are bought alike
         "nearest_distance": float(distances.mean()),
         "coverage_radius": float(distances.max()),
+        "novelsum": novelsum(embedding, bought, crowding),
+    } | among(embedding, bought)
+
+
+def among(embedding: Floats, bought: Indices) -> dict[str, float]:
+    """The measures that need the bought rows alone, not the pool around them. embedding (n, d), prepared."""
+    eigenvalues = spectrum(embedding, bought)
+    return {
+        "neighbour_distance": neighbour_distance(embedding, bought),
         "near_duplicates": near_duplicate_share(embedding, bought),
         "vendi": _vendi(eigenvalues, len(bought)),
         "log_determinant": _log_determinant(eigenvalues, len(bought)),
-        "novelsum": novelsum(embedding, bought, crowding),
     }
 
 

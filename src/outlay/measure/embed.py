@@ -1,4 +1,4 @@
-"""An embedding of prompts that no strategy sees, so that diversity is not measured with the ruler that chose."""
+"""Embeddings that no strategy sees, so that diversity is not measured with the ruler that chose: of prompts, and of responses."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from .diversity import prepare
 NGRAMS = (3, 5)
 FEATURES = 1 << 15
 DIMENSIONS = 128
+PROJECTED = 512
 
 
 def tfidf(texts: Sequence[str], dimensions: int = DIMENSIONS) -> Floats:
@@ -34,3 +35,20 @@ def tfidf(texts: Sequence[str], dimensions: int = DIMENSIONS) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):  # it divides by the variance, which equal prompts lack; we do not use that
         points = svd.fit_transform(table)
     return prepare(points)
+
+
+def hashed(texts: Sequence[str]) -> Floats:
+    """Character n-grams hashed into FEATURES columns and projected at random, rows of length 1. (n,) -> (n, PROJECTED + 1) float32.
+
+    Nothing is fitted, so what different campaigns bought is embedded alike and no answer that was not bought is looked at. Cosines
+    of the n-gram counts are kept within about 1 / sqrt(PROJECTED) (Johnson & Lindenstrauss 1984). Texts without any n-gram are
+    alike.
+    """
+    from sklearn.feature_extraction.text import HashingVectorizer
+    from sklearn.random_projection import SparseRandomProjection
+
+    table = HashingVectorizer(analyzer="char_wb", ngram_range=NGRAMS, n_features=FEATURES).transform(texts)
+    points = SparseRandomProjection(PROJECTED, dense_output=True, random_state=seed(0, "measure", "hashed") % 2**32).fit_transform(table)
+    length = np.linalg.norm(points, axis=1, keepdims=True)
+    points = np.hstack([np.divide(points, length, out=np.zeros_like(points), where=length > 0), length == 0])
+    return points.astype(np.float32)

@@ -118,6 +118,7 @@ def _numbers(run: Run) -> dict[str, pd.DataFrame]:
         "paid": tables.paid(run.ledger),
         "unparsed": tables.unparsed(run.results),
         "variety": tables.variety(run.results),
+        "batches": tables.batches(run.results),
         "overlap": choices.overlaps(run.results, run.bought, run.scores, budget),
         "seeds": choices.across_seeds(run.results, run.bought, run.scores, budget),
         "selection": choices.selection(run.results, runs.changes(run.scores, run.bought), budget),
@@ -238,11 +239,15 @@ def _grids(run: Run, numbers: dict[str, pd.DataFrame]) -> dict[str, Grid]:
     def between(row: pd.Series, name: str, scale: float = 1, digits: int = 2) -> str:
         return words.between(row[name], row[f"{name}_low"], row[f"{name}_high"], scale=scale, digits=digits)
 
-    sides = [f"{measure}_{side}" for measure in tables.VARIETY for side in ("prompts", "prompts_random", "responses", "responses_difference")]
+    answers = [f"{measure}_responses{end}" for measure in ("vendi", "near_duplicates") for end in ("", "_difference")]
+    sides = answers + [f"{measure}_{side}" for measure in tables.VARIETY for side in ("prompts", "prompts_random", "responses", "responses_difference")]
     varied = [[*key(row), *(between(row, name) for name in sides), str(row["seeds"])] for _, row in numbers["variety"].iterrows()]
+    batches = []
+    for _, row in _longest(numbers["batches"]).iterrows():
+        cells = [between(row, f"batch_vendi_{space}{end}") for space in runs.EMBEDDINGS for end in ("", "_random")]
+        batches.append([*key(row), str(row["round"]), *cells, between(row, "batch_vendi_responses"), str(row["seeds"])])
     chosen = []
-    moves = numbers["selection"]
-    moves = moves[moves["rounds"] == moves.groupby("strategy")["rounds"].transform("max")]  # the CSV has all
+    moves = _longest(numbers["selection"])
     for _, row in moves.dropna(how="all", subset=["correlation", *runs.LENGTHS]).iterrows():
         cells = [between(row, "correlation"), between(row, "kept", 100, 0), dashed(100 * row["chance"], 0), between(row, "prompt_length"), between(row, "response_length")]
         chosen.append([*key(row), str(row["round"]), *cells, "all prompts" if row["all"] else "picks", str(row["seeds"])])
@@ -254,7 +259,8 @@ def _grids(run: Run, numbers: dict[str, pd.DataFrame]) -> dict[str, Grid]:
         "cost": Grid("costs", "Cost of one campaign as if it had run alone, mean over seeds", [*keys, "FLOPs", "device time", "cost", "seeds"], cost),
         "paid": Grid("paid", "What the whole study consumed, shared work counted once", ["phase", "annotations", "FLOPs", "device time", "cost", "prompt tokens", "generated tokens", "trained tokens"], paid),
         "unparsed": Grid("unparsed", "Answers that could not be read, and answers cut off at the token limit, summed over seeds", ["benchmark", "strategy", "m", *more, "answers", "unparsed", "cut off"], failed),
-        "variety": Grid("variety", "How varied the words are, at equal numbers of words", [*keys, *(f"{w}, {s}" for w in ("distinct-1", "distinct-2", "compression") for s in ("prompts", "random sets", "responses", "responses minus random’s")), "seeds"], varied),
+        "variety": Grid("variety", "How varied responses are, and words at equal numbers of words", [*keys, *(f"{w}{e}" for w in ("Vendi, responses", "near duplicates, responses") for e in ("", " minus random’s")), *(f"{w}, {s}" for w in ("distinct-1", "distinct-2", "compression") for s in ("prompts", "random sets", "responses", "responses minus random’s")), "seeds"], varied),
+        "batches": Grid("batches", "Vendi score of each round’s batch alone, in the campaigns with the most rounds", [*keys, "round", *spaces[:4], "responses", "seeds"], batches),
         "selection": Grid("selection", "How the choice changes from round to round, and how far a score ranks by length, in the campaigns with the most rounds", [*keys, "round", "correlation with the round before", "still its choice, %", "by chance, %", "with prompt length", "with response length", "over", "seeds"], chosen),
         "seeds": Grid("seeds", "How much two seeds of one campaign agree", [*keys, "pairs of seeds", "overlap", "correlation of scores"], apart),
         "purchases": _purchases(numbers["purchases"]),
@@ -280,6 +286,11 @@ def _purchases(bought: pd.DataFrame) -> Grid:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _longest(table: pd.DataFrame) -> pd.DataFrame:
+    """Of each strategy the arms with the most rounds; the CSV has all."""
+    return table[table["rounds"] == table.groupby("strategy")["rounds"].transform("max")]
 
 
 def _collapsed(run: Run, summary: pd.DataFrame) -> list[str]:

@@ -12,8 +12,10 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
+from ..measure.diversity import AMONG, MEASURES
 from ..measure.stats import Interval, accuracy_interval, paired_difference, t_interval
 from ..results import WORDS
+from ..workbench import EMBEDDINGS
 
 ARM = ["budget", "strategy", "schedule", "start", "rounds"]
 ANY = "any"  # the schedule and the start of a single round
@@ -233,8 +235,8 @@ def unparsed(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def variety(results: pd.DataFrame) -> pd.DataFrame:
-    """How varied the words of what was bought are, one row per arm: of prompts beside random sets, of responses also minus those that
-    random's campaign bought with the same seed (NaN where it was not measured at as many tokens)."""
+    """How varied responses and words of what was bought are, one row per arm: words of prompts beside random sets, responses and their
+    words minus those that random's campaign bought with the same seed (NaN where words were not measured at as many tokens)."""
     last = finals(runs(results))
     bench = last["benchmark"].iloc[0]  # what was bought does not depend on the benchmark
     rows = []
@@ -243,10 +245,31 @@ def variety(results: pd.DataFrame) -> pd.DataFrame:
         other = _random_for(keys, results, last)
         mine, theirs = (t[t["benchmark"] == bench].set_index("seed")["tokens_responses"] for t in (part, other))
         same = keys["strategy"] != "random" and (mine - theirs).dropna().eq(0).all()
+        for measure in AMONG:
+            name = f"{measure}_responses"
+            difference = NOTHING if keys["strategy"] == "random" else _paired(part, other, bench, name)
+            row |= named(name, mean(part[name])) | named(f"{name}_difference", difference)
         for measure in VARIETY:
             row |= named(f"{measure}_prompts", mean(part[f"{measure}_prompts"])) | named(f"{measure}_responses", mean(part[f"{measure}_responses"]))
             row |= {f"{measure}_prompts_random{end}": float(part[f"{measure}_prompts_random{end}"].mean()) for end in ("", "_low", "_high")}
             row |= named(f"{measure}_responses_difference", _paired(part, other, bench, f"{measure}_responses") if same else NOTHING)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def batches(results: pd.DataFrame) -> pd.DataFrame:
+    """How diverse each round's batch is on its own, one row per arm and round: prompts beside random sets of the size of the batch."""
+    ran = runs(results)
+    bench = ran["benchmark"].iloc[0]
+    rows = []
+    for keys, part in arms(ran[(ran["benchmark"] == bench) & (ran["round"] > 0)], "round"):
+        row = keys | {"seeds": len(part)}
+        for space in EMBEDDINGS:
+            for measure in MEASURES:
+                name = f"batch_{measure}_{space}"
+                row |= named(name, mean(part[name])) | {f"{name}_random{end}": float(part[f"{name}_random{end}"].mean()) for end in ("", "_low", "_high")}
+        for measure in AMONG:
+            row |= named(f"batch_{measure}_responses", mean(part[f"batch_{measure}_responses"]))
         rows.append(row)
     return pd.DataFrame(rows)
 
