@@ -18,8 +18,9 @@ test: .venv/stamp  ## the tests; no network
 test-slow: .venv/stamp .venv/stamp-smollm2  ## real LLM, kills, browser
 	$(PY) -m pytest -q -m slow --durations=10
 
-study-smollm2: .venv/stamp .venv/stamp-smollm2  ## a real LLM on FLAN V2 CoT prompts; OUTLAY_DATA names the folder that holds flan_v2_cot
+study-smollm2: .venv/stamp .venv/stamp-smollm2  ## a real LLM on generated questions, and on FLAN V2 CoT where OUTLAY_DATA names the folder that holds flan_v2_cot
 	@$(PY) -m outlay study configs/smollm2.yaml
+	@if [ -n "$$OUTLAY_DATA" ]; then $(PY) -m outlay study configs/smollm2_flan.yaml; else echo "OUTLAY_DATA is not set: the same study of FLAN V2 CoT prompts (configs/smollm2_flan.yaml) was left out"; fi
 
 tiny-model: .venv/stamp  ## train the shipped tiny model again
 	$(PY) scripts/make_tiny_model.py

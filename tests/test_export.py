@@ -11,7 +11,7 @@ import pytest
 
 from outlay import config as configs
 from outlay import trackers
-from outlay.errors import ConfigError, DataError
+from outlay.errors import ConfigError, DataError, OutlayError
 from outlay.export import export
 from outlay.store import Store
 from outlay.study import run_study
@@ -90,3 +90,13 @@ def test_the_schema_knows_every_key_of_a_study(capsys):
 
     cli.schema()
     assert set(json.loads(capsys.readouterr().out)["properties"]) == set(configs.StudyConfig.model_fields)
+
+
+def test_a_tracker_whose_package_is_half_installed_is_named_in_one_line(run, tmp_path, monkeypatch):
+    (tmp_path / "site/trackio-9.dist-info").mkdir(parents=True)
+    (tmp_path / "site/trackio-9.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: trackio\nVersion: 9\n")
+    (tmp_path / "site/trackio.py").write_text("import a_package_that_is_missing\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    shutil.copy(run / "results.parquet", tmp_path)
+    with pytest.raises(OutlayError, match=r"trackio, whose package is broken here \(No module named 'a_package_that_is_missing'\)"):
+        trackers.send(tmp_path, ["trackio"], "toy")

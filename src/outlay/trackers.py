@@ -43,7 +43,10 @@ def send(root: Path, report_to: list[str], project: str) -> None:
                 continue
             where, options = _place(name, root, project, str(campaign))
             tracker = LOGGER_TYPE_TO_CLASS[name](*where, **options)
-            tracker.start()
+            try:
+                tracker.start()
+            except ImportError as bad:
+                raise OutlayError(f"report_to names {name}, whose package is broken here ({bad}); install it again, or take it out of report_to (the local tables are complete)") from bad
             for spent, values in steps.items():
                 tracker.log(values, step=spent)
             tracker.finish()
