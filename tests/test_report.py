@@ -15,7 +15,8 @@ import pytest
 
 from outlay import config as configs
 from outlay import results as runs
-from outlay.report import MOST_ROWS, _purchases, summary, tables, words, write_report
+from outlay.report import summary, tables, words, write_report
+from outlay.report.grids import MOST_ROWS, _purchases
 from outlay.store import Store
 from outlay.study import run_study
 from outlay.types import Signals
