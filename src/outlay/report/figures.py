@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,7 @@ def _axes(title: str, note: str, size: tuple[float, float] = SIZE) -> tuple[Figu
     """A figure with a title and, below it, n and the meaning of the intervals."""
     figure = Figure(figsize=size)
     axes = figure.add_subplot()
-    axes.set_title(f"{title}\n", linespacing=1.5)
+    axes.set_title(textwrap.fill(title, int((size[0] - 0.7) * 11)) + "\n", linespacing=1.3)  # about 11 letters an inch
     axes.annotate(note, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=7.5, color="#555555", va="bottom")
     return figure, axes
 
