@@ -136,6 +136,7 @@ def toy_view() -> View:
         "mean_margin": 3 * np.exp(-entropy) + 0.3 * rng.random(len(task)),
         "min_margin": 2 * np.exp(-entropy) * rng.random(len(task)),
     }
+    labeled = np.sort(rng.choice(len(task), 6, replace=False))
     columns |= {
         "gradient": columns["embedding"] * (1 - np.exp(-entropy / 2))[:, None],
         "bleu_variance": 1 - np.exp(-entropy * (0.5 + 0.5 * rng.random(len(task)))),
@@ -144,7 +145,6 @@ def toy_view() -> View:
         "hallucination_discourse": rng.random(len(task)) * np.linspace(0.2, 1, len(SIZES))[task],
         "hallucination_content": (1 - np.exp(-entropy)) * rng.random(len(task)),
     }
-    labeled = np.sort(rng.choice(len(task), 6, replace=False))
     ids = [f"prompt {row}" for row in range(len(task))]
     signals = Signals({name: values.astype(np.int32 if name == "words" else np.float32) for name, values in columns.items()})
     return View(signals, np.setdiff1d(np.arange(len(task)), labeled), labeled, np.array([f"task {t}" for t in task]), seeds.lottery(0, ids))

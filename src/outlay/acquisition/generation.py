@@ -39,7 +39,7 @@ def delfy(view: View, k: int, rng: np.random.Generator, *, labeled_decay: Decay 
     Mean over the words w of F(w) exp(-labeled_decay * count of w in the bought prompts) exp(-batch_decay * count of w in the prompts
     for sale whose score without this last factor is higher); F(w) is log(1 + count of w for sale), in shares of the sum over all words.
     Of equally good prompts the lottery decides which one counts as better. No model is asked. Words are whole and in lower case, the first
-    512 of a prompt, without punctuation, which the paper leaves out of the sum as well.
+    512 of a prompt, without punctuation, which the authors' program leaves out of the sum as well.
     """
     return highest(view, _delfy(view, labeled_decay, batch_decay)[view.unlabeled], k)
 
