@@ -12,7 +12,7 @@ import numpy as np
 
 from outlay import registry, seeds
 from outlay.acquisition import select
-from outlay.types import Signals, View
+from outlay.types import PROMPT_SIGNALS, Signals, View
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE, PICTURES = DOCS / "strategies.md", DOCS / "strategies"
@@ -33,7 +33,8 @@ options if any, into `strategies:` of a study's config, e.g. `facility_location(
 
 - **Signals** are computed by the scorer, only those that are read, and paid for in the ledger. Entropies, log-probabilities and margins
   are in nats, of the model's own greedy response to the prompt. *Live* signals are computed again with every round's model; the
-  *frozen* embedding is the base model's, once (`embedding: live` in the config makes it live).
+  *frozen* embedding is the base model's, once (`embedding: live` in the config makes it live). The words of a prompt are known from its
+  text alone. The scorer `llm` gives every signal but the three that `hadas` reads, which come from judge models.
 - **Nested**: the first picks do not depend on how many are bought. Where all signals are frozen too and training starts from the
   base every time, more rounds buy the same prompts, so a study runs one round and says so in `rounds_run`.
 - **Groups**: strategies that read them know the task of a prompt, which others have to guess. They are marked in the report.
@@ -69,15 +70,6 @@ def unsure_and_far(view, k, rng, *, trade_off: float = 0.5):
 - `score=` names what was maximised, for the record: a signal, "-signal" where the lowest is wanted, or a function (view, picks).
 - `outlay.testing.check_strategy(unsure_and_far)` checks all of it but the last promise about rounds. Inside this repository put the
   function into a file of `src/outlay/acquisition/` that its `__init__` imports; elsewhere name the module in the entry points `outlay.strategies`.
-
-## Not here, and what they would need
-
-| strategy | what is missing |
-|---|---|
-| HADAS (Xia et al. 2024, arXiv 2404.01588) | three scores of each response from judge models: errors of semantic frame, of discourse, and unverifiable content |
-| TE-delfy (Zhao et al. 2020) | word counts of each prompt, to discount words that are bought already: no strategy sees a text |
-| BLEUVar (Xiao et al. 2020) | several sampled responses to each prompt; the scorer decodes greedily, once |
-| BADGE itself (Ash et al. 2020) | the gradient in the last layer, randomly projected; `badge` above says what stands in for it |
 """
 
 
@@ -114,8 +106,9 @@ def _yes(fact: bool) -> str:
 
 
 def _signals(card: registry.Card) -> str:
-    live = [f"`{name}`" for name in sorted(card.needs - {"embedding"})]
-    parts = [f"{' and '.join(live)}: live, computed again with every round's model"] if live else []
+    live = [f"`{name}`" for name in sorted(card.needs - PROMPT_SIGNALS)]
+    parts = [f"{', '.join(live[:-1])}{' and ' if live[1:] else ''}{live[-1]}: live, computed again with every round's model"] if live else []
+    parts += ["`words`: of the texts alone, never changes and costs nothing"] if "words" in card.needs else []
     parts += ["`embedding`: frozen, from the base model, unless the config says `embedding: live`"] if "embedding" in card.needs else []
     return "; ".join(parts) or "none, so scoring costs nothing"
 
@@ -123,7 +116,7 @@ def _signals(card: registry.Card) -> str:
 def _nested(card: registry.Card) -> str:
     if not card.nested:
         return "no"
-    return "yes; with frozen signals and cold starts a study runs one round only" if card.needs <= {"embedding"} else "yes"
+    return "yes; with frozen signals and cold starts a study runs one round only" if card.needs <= PROMPT_SIGNALS else "yes"
 
 
 def toy_view() -> View:
@@ -144,9 +137,24 @@ def toy_view() -> View:
         "min_margin": 2 * np.exp(-entropy) * rng.random(len(task)),
     }
     labeled = np.sort(rng.choice(len(task), 6, replace=False))
+    columns |= {
+        "gradient": columns["embedding"] * (1 - np.exp(-entropy / 2))[:, None],
+        "bleu_variance": 1 - np.exp(-entropy * (0.5 + 0.5 * rng.random(len(task)))),
+        "words": _words(task, plane, rng),
+        "hallucination_semantic": 1 - np.exp(-entropy / 2),
+        "hallucination_discourse": rng.random(len(task)) * np.linspace(0.2, 1, len(SIZES))[task],
+        "hallucination_content": (1 - np.exp(-entropy)) * rng.random(len(task)),
+    }
     ids = [f"prompt {row}" for row in range(len(task))]
-    signals = Signals({name: values.astype(np.float32) for name, values in columns.items()})
+    signals = Signals({name: values.astype(np.int32 if name == "words" else np.float32) for name, values in columns.items()})
     return View(signals, np.setdiff1d(np.arange(len(task)), labeled), labeled, np.array([f"task {t}" for t in task]), seeds.lottery(0, ids))
+
+
+def _words(task: np.ndarray, plane: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Every prompt has words of its task, of its place and of its own. (n, 5)."""
+    place = (np.floor(plane * 4).astype(int) + 8) @ np.array([16, 1])
+    parts = [task, len(SIZES) + 3 * task + rng.integers(3, size=len(task)), 50 + place, 400 + rng.integers(60, size=len(task)), 400 + rng.integers(60, size=len(task))]
+    return np.column_stack(parts)
 
 
 def draw(card: registry.Card, path: Path) -> None:

@@ -1,13 +1,15 @@
 """One invariant a strategy, against its definition computed the plain way."""
 
 import itertools
+import math
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
 
 from outlay import registry, seeds
-from outlay.acquisition import select
+from outlay.acquisition import SignalError, select
 from outlay.coverage import clusters, facility, spread
 from outlay.errors import ConfigError
 from outlay.types import Signals, View
@@ -19,7 +21,7 @@ def make_view(n, labeled=(), groups=None, seed=0, **columns):
     labeled = np.array(sorted(labeled), dtype=np.int64)
     lottery = seeds.lottery(seed, [f"p{i}" for i in range(n)])
     groups = np.array(["g"] * n if groups is None else groups)
-    return View(Signals({name: np.asarray(values, dtype=np.float32) for name, values in columns.items()}), np.setdiff1d(np.arange(n), labeled), labeled, groups, lottery)
+    return View(Signals({name: np.asarray(values, dtype=np.int32 if name == "words" else np.float32) for name, values in columns.items()}), np.setdiff1d(np.arange(n), labeled), labeled, groups, lottery)
 
 
 def buy(spec, view, k, seed=0):
@@ -252,18 +254,17 @@ def test_the_filter_lets_only_uncertain_prompts_through_and_covers_those():
 
 def test_badge_never_draws_a_prompt_that_the_model_is_sure_of_while_others_are_left():
     """A response of probability 1 has no gradient: such prompts are all alike."""
-    logprob = np.array([0.0] * 20 + [-1.0] * 10)
+    gradients = np.concatenate([np.zeros((20, 6)), cloud(10, 6)])
     for seed in range(10):
-        rows = buy("badge", make_view(30, embedding=cloud(30, 6), mean_logprob=logprob, seed=seed), 11, seed).rows
+        rows = buy("badge", make_view(30, gradient=gradients, seed=seed), 11, seed).rows
         assert (rows < 20).sum() == 1  # one of them stands for all
 
 
-def test_badge_draws_in_proportion_to_the_squared_distance_of_the_gradients():
-    points, logprob = np.eye(3, dtype=np.float32), np.log([0.5, 0.5, 0.9])
-    gradients = points * (1 - np.exp(logprob))[:, None]
-    counts, draws = np.zeros((3, 3)), 4000
+def test_badge_draws_in_proportion_to_the_squared_distance_of_the_gradients_not_of_their_directions():
+    gradients, draws = np.eye(3) * [[0.5], [0.5], [0.1]], 4000
+    counts = np.zeros((3, 3))
     for seed in range(draws):
-        first, second = buy("badge", make_view(3, embedding=points, mean_logprob=logprob), 2, seed).rows
+        first, second = buy("badge", make_view(3, gradient=gradients), 2, seed).rows
         counts[first, second] += 1
     square = gaps(gradients) ** 2
     expected = draws / 3 * square / square.sum(axis=1, keepdims=True)
@@ -291,6 +292,102 @@ def test_huds_strata_decide_what_is_unlike():
     view = make_view(6, embedding=points, mean_logprob=-nats)
     assert buy("huds(weight=1.0, strata=2)", view, 1).rows[0] == 3
     assert buy("huds(weight=1.0, strata=1)", view, 1).rows[0] in (4, 5)
+
+
+# -- text generation -------------------------------------------------------------------------------------------------------
+
+
+def test_bleuvar_buys_where_samples_differ_most():
+    spread_ = np.random.default_rng(0).random(20)
+    picked = buy("bleuvar", make_view(20, bleu_variance=spread_), 4)
+    assert picked.rows.tolist() == np.argsort(-spread_)[:4].tolist()
+    np.testing.assert_allclose(picked.scores, np.sort(spread_)[:-5:-1], rtol=1e-6)
+
+
+def padded(*sentences):
+    longest = max(map(len, sentences))
+    return np.array([[*words, *[-1] * (longest - len(words))] for words in sentences], dtype=np.int32)
+
+
+def plain_delfy(sentences, view, decay_labeled, decay_batch):
+    """The definition, sentence by sentence and word by word. -> score by row."""
+    count = lambda rows: Counter(w for row in rows for w in sentences[row])  # noqa: E731
+    for_sale, bought = count(view.unlabeled), count(view.labeled)
+    total = sum(math.log(1 + c) for c in for_sale.values())
+    worth = {w: math.log(1 + c) / total * math.exp(-decay_labeled * bought[w]) for w, c in for_sale.items()}
+    first = {row: sum(worth[w] for w in sentences[row]) / max(len(sentences[row]), 1) for row in view.unlabeled}
+    scores = {}
+    for row in view.unlabeled:
+        better = count([o for o in view.unlabeled if (-round(first[o], 12), view.lottery[o]) < (-round(first[row], 12), view.lottery[row])])
+        scores[row] = sum(worth[w] * math.exp(-decay_batch * better[w]) for w in sentences[row]) / max(len(sentences[row]), 1)
+    return scores
+
+
+@pytest.mark.parametrize("labeled", [(), (0, 3, 7, 19)])
+@pytest.mark.parametrize("decays", [(1.0, 1.0), (0.1, 0.3), (0.0, 0.0)])
+def test_delfy_by_brute_force(labeled, decays):
+    rng = np.random.default_rng(1)
+    sentences = [rng.geometric(0.15, size=rng.integers(0, 9)).tolist() for _ in range(40)]
+    sentences[5] = sentences[6]  # a duplicate: one of the two counts as better, by the lottery
+    view = make_view(40, labeled, words=padded(*sentences))
+    expected = plain_delfy(sentences, view, *decays)
+    picked = buy(f"delfy(labeled_decay={decays[0]}, batch_decay={decays[1]})", view, 12)
+    np.testing.assert_allclose(picked.scores, sorted(expected.values(), reverse=True)[:12], atol=1e-11)
+    np.testing.assert_allclose(picked.scores, [expected[row] for row in picked.rows], atol=1e-11)
+
+
+def test_delfy_leaves_words_that_are_bought():
+    view = make_view(5, [4], words=padded([1, 1], [1, 2], [3, 2], [3, 3], [1, 1, 1, 1]))
+    assert buy("delfy", view, 1).rows[0] in (2, 3)
+
+
+def test_delfy_of_two_equal_prompts_wants_one_of_them_last():
+    rows = buy("delfy(batch_decay=9.0)", make_view(4, words=padded([1, 2, 3], [1, 2, 3], [4], [5])), 4).rows
+    assert rows[-1] in (0, 1) and {*rows[:3]} > {2, 3}
+
+
+def test_delfy_bears_prompts_without_a_word():
+    assert len(buy("delfy", make_view(6, words=np.full((6, 0), -1, dtype=np.int32)), 3).rows) == 3
+    picked = buy("delfy", make_view(3, words=padded([], [1], [])), 3)
+    assert picked.rows[0] == 1 and picked.scores[1:].tolist() == [0, 0]
+
+
+def test_te_delfy_adds_up_ranks_and_equal_values_share_theirs():
+    entropy, words = [3.0, 1.0, 1.0, 2.0], padded([1], [2, 2], [3], [4, 4, 4])
+    view = make_view(4, mean_entropy=entropy, words=words)
+    delfy_score = plain_delfy([[1], [2, 2], [3], [4, 4, 4]], view, 1.0, 1.0)
+    worth = [delfy_score[row] for row in range(4)]
+    ranks = [1 + sum(e > x for e in entropy) + (sum(e == x for e in entropy) - 1) / 2 for x in entropy]
+    ranks = [r + 1 + sum(w > x + 1e-12 for w in worth) + (sum(abs(w - x) < 1e-12 for w in worth) - 1) / 2 for r, x in zip(ranks, worth, strict=True)]
+    picked = buy("te_delfy", view, 4)
+    np.testing.assert_allclose(picked.scores, -np.sort(ranks))
+    np.testing.assert_allclose(picked.scores, [-ranks[row] for row in picked.rows])
+
+
+@pytest.mark.parametrize("labeled", [(), (2, 5)])
+def test_hadas_by_brute_force(labeled):
+    from scipy.spatial.distance import jensenshannon
+
+    scores = np.random.default_rng(3).random((15, 3)).astype(np.float32)
+    scores[4] = 0  # no hallucination at all
+    columns = dict(zip(("hallucination_semantic", "hallucination_discourse", "hallucination_content"), scores.T, strict=True))
+    picked = buy("hadas(weight=0.6, semantic=2.0)", make_view(15, labeled, **columns), 8)
+    shares = np.where(scores.any(axis=1, keepdims=True), scores, 1.0)  # scipy divides by the sum
+    chosen = list(labeled)
+    for pick, value in zip(picked.rows, picked.scores, strict=True):
+        found = {}
+        for row in set(range(15)) - set(chosen):
+            apart = np.mean([jensenshannon(shares[row], shares[other], base=2) ** 2 for other in chosen]) if chosen else 0
+            found[row] = 0.4 * float(scores[row] @ [2, 1, 1]) / 4 + 0.6 * apart
+        assert found[pick] == pytest.approx(max(found.values()), abs=1e-6) and value == pytest.approx(found[pick], abs=1e-6)
+        chosen.append(pick)
+
+
+def test_hadas_needs_the_scores_of_what_is_bought_and_names_the_row_without():
+    columns = {f"hallucination_{part}": np.full(5, 0.5) for part in ("semantic", "discourse", "content")}
+    columns["hallucination_content"][3] = np.nan
+    with pytest.raises(SignalError, match="'hallucination_content' is nan in row 3"):
+        buy("hadas", make_view(5, [3], **columns), 1)
 
 
 # -- quotas ----------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from outlay import campaign as campaigns
 from outlay import grid, registry, results
 from outlay.campaign import Campaign
 from outlay.config import StudyConfig
-from outlay.errors import DataError
+from outlay.errors import ConfigError, DataError
 from outlay.oracles.replay import Replay, read_journal
 from outlay.store import Store
 from outlay.toy import ToyScorer, ToyTrainer
@@ -282,6 +282,43 @@ def test_a_live_signal_comes_from_the_current_model_and_a_frozen_one_from_the_ba
     assert not np.allclose(seen[0][2][20:], seen[1][2][20:], equal_nan=True)
 
 
+def test_words_come_from_the_texts_of_the_whole_pool_cost_nothing_and_never_change(run, bench, scratch):
+    seen = []
+
+    @registry.strategy(needs=("words",), source="none")
+    def reader(view, k, rng):
+        seen.append(view.signals.columns["words"].copy())
+        return view.unlabeled[:k]
+
+    scorer = SpyScorer()
+    rounds = run(Campaign("reader", 2, 8, start="warm_all"), scorer=scorer)
+    texts = bench.pool().take(bench.rows(0)).texts
+    vocabulary = sorted({word for text in texts for word in text.split()})
+    assert [[vocabulary[n] for n in row if n >= 0] for row in seen[0]] == [text.split() for text in texts]
+    assert np.array_equal(*seen)
+    assert scorer.calls == [] and all(r.cost.prompt_tokens == 0 for r in rounds)
+
+
+def test_a_response_is_scored_for_labeled_rows_only_if_the_strategy_says_so_and_then_it_is_paid(run, scratch):
+    seen = []
+
+    @registry.strategy(needs=("mean_entropy",), of_labeled=("mean_entropy",), source="none")
+    def looker(view, k, rng):
+        seen.append(view.signals.columns["mean_entropy"][view.labeled].copy())
+        return view.unlabeled[:k]
+
+    scorer = SpyScorer()
+    rounds = run(Campaign("looker", 2, 8), scorer=scorer)
+    assert np.isfinite(seen[1]).all() and len(seen[1]) == 4
+    assert [(len(ids), needs) for _, ids, needs in scorer.calls] == [(86, {"mean_entropy"}), (4, {"mean_entropy"})]
+    assert rounds[1].cost.generated_tokens == 90
+
+
+def test_a_strategy_cannot_read_of_labeled_rows_what_it_does_not_need(scratch):
+    with pytest.raises(ConfigError, match="'mean_entropy' in of_labeled"):
+        registry.strategy(needs=("min_margin",), of_labeled=("mean_entropy",), source="none")(lambda view, k, rng: None)
+
+
 # -- weights ---------------------------------------------------------------------------------------------------------------
 
 
@@ -458,6 +495,18 @@ def test_the_share_of_the_base_pass_is_priced_as_if_scored_alone(bench):
     assert entropy.seconds / everything.seconds == pytest.approx(entropy.flops / everything.flops)
     alone = ToyScorer()(bench.base, bench.pool().take(bench.rows(0)), frozenset({"mean_entropy"}), seed=0).cost
     assert (entropy.flops, entropy.prompt_tokens, entropy.generated_tokens) == (alone.flops, alone.prompt_tokens, alone.generated_tokens)
+
+
+def test_only_who_needs_samples_pays_for_them(toy_study, tmp_path):
+    from outlay.study import run_study
+
+    root = run_study(toy_study(strategies=["bleuvar", "mean_entropy", "te_delfy", "delfy"], rounds=[1, 2], starts=["cold"]), tmp_path / "run", quiet=True)
+    ledger = results.ledger(root)
+    table = ledger[(ledger["stage"] == "signals") & (ledger["campaign"] != "")]
+    made = {(name.split("-")[0], number): set(part["generated_tokens"]) for (name, number), part in table.groupby(["campaign", "round"])}
+    assert {name for name, _ in made} == {"bleuvar", "mean_entropy", "te_delfy"}  # the words of delfy are free
+    assert made["bleuvar", 1] == {5 * 90} and made["bleuvar", 2] == {5 * 86}
+    assert made["mean_entropy", 1] == made["te_delfy", 1] == {90}
 
 
 def test_a_label_costs_its_price_and_a_device_hour_its_own(toy_run):

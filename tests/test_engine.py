@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from outlay.engine import SFT, LLMScorer, Runtime
 from outlay.engine.load import adapted, arch, load, resolve
 from outlay.errors import ConfigError, DataError, OutlayError
 from outlay.evaluators import HeldOut
-from outlay.types import Annotation, Model, Pool, Prompt
+from outlay.types import Annotation, Cost, Model, Pool, Prompt
 
 torch = pytest.importorskip("torch")
 
@@ -160,11 +161,11 @@ def test_nothing_needed_costs_nothing(base):
 def test_price_of_all_rows_is_the_cost_of_the_pass(base):
     scorer = LLMScorer(runtime=CPU, max_new_tokens=12)
     signals = scorer(base, pool(), ALL)
-    tokens = [signals.columns[c] for c in ("prompt_tokens", "response_tokens")]
-    assert scorer.price(base, *tokens, ALL) == signals.cost.flops
-    halves = sum(scorer.price(base, *(t[part] for t in tokens), ALL) for part in (slice(0, 10), slice(10, None)))
-    assert halves == signals.cost.flops
-    assert scorer.price(base, *tokens, frozenset({"embedding"})) == score(base, needs=frozenset({"embedding"})).cost.flops
+    tokens = {c: signals.columns[c] for c in ("prompt_tokens", "response_tokens")}
+    assert replace(scorer.bill(base, tokens, ALL), seconds=signals.cost.seconds) == signals.cost
+    halves = [scorer.bill(base, {c: t[part] for c, t in tokens.items()}, ALL) for part in (slice(0, 10), slice(10, None))]
+    assert sum(halves, Cost(seconds=signals.cost.seconds)) == signals.cost
+    assert scorer.bill(base, tokens, frozenset({"embedding"})).flops == score(base, needs=frozenset({"embedding"})).cost.flops
 
 
 def test_an_empty_pool_has_empty_columns(base):

@@ -10,7 +10,7 @@ import pytest
 from outlay import registry, seeds, toy
 from outlay.acquisition import select
 from outlay.errors import DataError
-from outlay.types import Annotation, Model, Pool, View
+from outlay.types import Annotation, Cost, Model, Pool, View
 
 BASE = Model("toy")
 EVERYTHING = toy.ToyScorer().provides
@@ -86,7 +86,7 @@ def test_signals_are_finite_float32_and_agree_with_each_other():
     pool, _ = world()
     signals = toy.ToyScorer()(BASE, pool, EVERYTHING, seed=0)
     c = signals.columns
-    assert set(c) == EVERYTHING | {"prompt_tokens", "response_tokens"} and signals.live == EVERYTHING - {"embedding"}
+    assert set(c) == EVERYTHING | {"prompt_tokens", "response_tokens", "sampled_tokens"} and signals.live == EVERYTHING - {"embedding"}
     assert all(np.isfinite(v).all() and len(v) == len(pool) for v in c.values())
     assert all(c[name].dtype == np.float32 for name in EVERYTHING)
     np.testing.assert_allclose(np.linalg.norm(c["embedding"], axis=1), 1, atol=1e-5)
@@ -113,17 +113,32 @@ def test_signals_of_a_prompt_do_not_depend_on_the_rest_of_the_pool():
         np.testing.assert_allclose(part[name], whole[name][rows], atol=1e-6)
 
 
-def test_price_is_the_cost_of_scoring_and_adds_up_over_prompts():
+def test_the_bill_is_the_cost_of_scoring_and_adds_up_over_prompts():
     pool, _ = world()
     scorer = toy.ToyScorer()
-    for needs in (frozenset(), frozenset({"embedding"}), frozenset({"min_margin"}), EVERYTHING):
+    for needs in (frozenset(), frozenset({"embedding"}), frozenset({"min_margin"}), frozenset({"bleu_variance"}), EVERYTHING):
         signals = scorer(BASE, pool, needs, seed=0)
-        c = signals.columns
-        assert signals.cost.flops == scorer.price(BASE, c["prompt_tokens"], c["response_tokens"], needs)
-        half = [scorer.price(BASE, c["prompt_tokens"][s], c["response_tokens"][s], needs) for s in (slice(0, 100), slice(100, None))]
-        assert signals.cost.flops == sum(half)
-        assert signals.cost.generated_tokens == c["response_tokens"].sum() == (300 if needs - {"embedding"} else 0)
-    assert scorer.price(BASE, [4], [1], frozenset()) == 0  # random pays nothing
+        counts = {name: signals.columns[name] for name in ("prompt_tokens", "response_tokens", "sampled_tokens") if name in signals.columns}
+        assert signals.cost == scorer.bill(BASE, counts, needs)
+        half = [scorer.bill(BASE, {name: c[s] for name, c in counts.items()}, needs) for s in (slice(0, 100), slice(100, None))]
+        assert replace(sum(half, Cost()), seconds=signals.cost.seconds) == signals.cost
+    made = [scorer(BASE, pool, needs, seed=0).cost.generated_tokens for needs in map(frozenset, ({"embedding"}, {"min_margin"}, {"bleu_variance"}, EVERYTHING))]
+    assert made == [0, 300, 1500, 1800]
+    assert scorer.bill(BASE, {"prompt_tokens": [4], "response_tokens": [1]}, frozenset()) == Cost()  # random pays nothing
+
+
+def test_the_gradient_is_that_of_the_softmax_for_its_own_answer():
+    """Against autograd: inner products of d(-log p_y)/dW, with the embedding's projection in place of the features."""
+    torch = pytest.importorskip("torch")
+    pool, _ = world()
+    part = pool.take(np.arange(0, 300, 30))
+    found = toy.ToyScorer()(BASE, part, frozenset({"gradient"}), seed=0).columns["gradient"]
+    features = toy.featurise(part.texts)
+    for row, gradient in zip(features, found, strict=True):
+        weights = torch.tensor(toy.load(BASE).copy(), requires_grad=True)
+        logits = torch.tensor(row) @ weights
+        torch.nn.functional.cross_entropy(logits[None], logits.argmax()[None]).backward()
+        np.testing.assert_allclose(gradient.reshape(4, -1), weights.grad.numpy().T @ toy._projection(), atol=1e-5)
 
 
 def test_training_depends_on_the_set_and_the_seed_but_not_on_the_order(tmp_path):

@@ -19,8 +19,27 @@ import numpy as np
 from . import registry, schedule, seeds
 from .acquisition import SignalError, neighbourhood, select
 from .errors import DataError
+from .measure.words import word_numbers
 from .store import Store, hash_folder
-from .types import Annotation, Batch, Evaluation, Evaluator, Floats, Indices, Model, Oracle, Pool, Request, Round, Scorer, Selection, Signals, Trainer, View
+from .types import (
+    POOL_SIGNALS,
+    Annotation,
+    Batch,
+    Evaluation,
+    Evaluator,
+    Floats,
+    Indices,
+    Model,
+    Oracle,
+    Pool,
+    Request,
+    Round,
+    Scorer,
+    Selection,
+    Signals,
+    Trainer,
+    View,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +102,13 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
     groups, lottery = pool.groups, seeds.lottery(campaign.seed, pool.ids)
     bought: list[Annotation] = []
     closed: Indices = np.empty(0, dtype=np.int64)  # asked before: bought or skipped
+    known = {"words": word_numbers(pool.texts)} if "words" in card.needs else {}
     model, remake, owed = desk.base, None, 0
     for number, (size, folder) in enumerate(zip(campaign.sizes, desk.folders, strict=True), 1):
         unlabeled = np.setdiff1d(np.arange(n), closed)
         labeled = pool.rows_of(a.prompt_id for a in bought)
-        signals = _signals(desk, card.needs, model, remake, folder, unlabeled, closed)
+        signals = _signals(desk, card, model, remake, folder, unlabeled, closed)
+        signals = replace(signals, columns={**signals.columns, **known})
         view = View(signals, unlabeled, labeled, groups, lottery)
         rng = seeds.generator(campaign.seed, "select", campaign.strategy, number)
         k = min(size + owed, len(unlabeled))
@@ -114,8 +135,9 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         yield Round(number, len(bought), model, tuple(evaluations), signals.cost + batch.cost + model.cost)
 
 
-def _signals(desk: Desk, needs: frozenset[str], model: Model, remake: Callable | None, folder: str, unlabeled: Indices, closed: Indices) -> Signals:
-    """The signals that the strategy declared, (n, ...); live scalars are NaN on rows that were asked before."""
+def _signals(desk: Desk, card: registry.Card, model: Model, remake: Callable | None, folder: str, unlabeled: Indices, closed: Indices) -> Signals:
+    """The scorer's signals that the strategy declared, (n, ...); live ones are NaN on rows that were asked before, unless it reads them there."""
+    needs = card.needs - POOL_SIGNALS
     live = needs - desk.frozen if model.weights else frozenset()
     columns: dict[str, np.ndarray] = {}
     if needs - live:
@@ -126,14 +148,14 @@ def _signals(desk: Desk, needs: frozenset[str], model: Model, remake: Callable |
         return Signals(columns, kept.live, kept.cost)
     if not live:
         return Signals(columns)
-    kept = desk.store.keep(f"{folder}/signals.parquet", Signals, lambda: _score(desk, _at_hand(desk, model, remake), live, unlabeled, closed))
+    kept = desk.store.keep(f"{folder}/signals.parquet", Signals, lambda: _score(desk, _at_hand(desk, model, remake), live, live & card.of_labeled, unlabeled, closed))
     return Signals(columns | {name: kept.columns[name] for name in live}, live, kept.cost)
 
 
-def _score(desk: Desk, model: Model, live: frozenset[str], unlabeled: Indices, closed: Indices) -> Signals:
+def _score(desk: Desk, model: Model, live: frozenset[str], everywhere: frozenset[str], unlabeled: Indices, closed: Indices) -> Signals:
     passes = [(unlabeled, desk.scorer(model, desk.pool.take(unlabeled), live, seed=0))]
-    if "embedding" in live and len(closed):  # coverage looks at what was bought too
-        passes.append((closed, desk.scorer(model, desk.pool.take(closed), frozenset({"embedding"}), seed=0)))
+    if everywhere and len(closed):  # coverage looks at what was bought too
+        passes.append((closed, desk.scorer(model, desk.pool.take(closed), everywhere, seed=0)))
     columns: dict[str, np.ndarray] = {}
     for rows, part in passes:
         for name, values in part.columns.items():

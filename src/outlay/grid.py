@@ -9,6 +9,7 @@ from . import registry
 from .campaign import Campaign
 from .config import StudyConfig
 from .errors import ConfigError
+from .types import POOL_SIGNALS
 
 
 def asked(config: StudyConfig) -> list[Campaign]:
@@ -28,7 +29,7 @@ def collapses(cell: Campaign, config: StudyConfig) -> bool:
     """True where more rounds change nothing: signals frozen, picks nested, and training from the base every time."""
     card = registry.card("strategy", registry.parse(cell.strategy)[0])
     frozen = {"embedding"} if config.embedding == "frozen" else set()
-    return card.nested and card.needs <= frozen and cell.start == "cold"
+    return card.nested and card.needs - POOL_SIGNALS <= frozen and cell.start == "cold"
 
 
 def runs_as(cell: Campaign, config: StudyConfig) -> Campaign:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import ConfigError, near
+from .types import PROMPT_SIGNALS
 
 # Where the parts of each kind live: imported when a name of that kind is first looked up, so `import outlay` stays light.
 HOMES = {
@@ -35,7 +36,7 @@ PLURAL = {"strategy": "strategies"}
 class Card:
     """A registered part and what the rest of the program may know of it.
 
-    For strategies: `needs` (signals it reads), `nested` (its first j picks do not depend on k), `reads_groups`, `source`
+    For strategies: `needs` (signals it reads), `of_labeled` (those that it reads of labeled prompts too), `nested` (its first j picks do not depend on k), `reads_groups`, `source`
     (paper), `score` (a signal's name, "-name" where the lowest is wanted, or a function (view, picks, and those options of the
     strategy that it names) -> (k,): what the strategy maximised, for the record).
     """
@@ -44,6 +45,7 @@ class Card:
     name: str
     part: Callable
     needs: frozenset[str] = frozenset()
+    of_labeled: frozenset[str] = frozenset()
     nested: bool = False
     reads_groups: bool = False
     source: str = ""
@@ -88,11 +90,23 @@ def register(kind: str, name: str, **facts: Any) -> Callable[[Callable], Callabl
     return enter
 
 
-def strategy(*, needs: tuple[str, ...] = (), source: str, nested: bool = False, reads_groups: bool = False, score: str | Callable | None = None) -> Callable[[Callable], Callable]:
-    """Decorator: register a function as the acquisition strategy of the same name."""
+def strategy(
+    *,
+    needs: tuple[str, ...] = (),
+    of_labeled: tuple[str, ...] = (),
+    source: str,
+    nested: bool = False,
+    reads_groups: bool = False,
+    score: str | Callable | None = None,
+) -> Callable[[Callable], Callable]:
+    """Decorator: register a function as the acquisition strategy of the same name. What says something of the prompt itself (embedding,
+    words) is known of labeled prompts anyway; what says something of a response to it only if named in `of_labeled`."""
+    facts = {"needs": frozenset(needs), "of_labeled": (PROMPT_SIGNALS & set(needs)) | set(of_labeled), "source": source, "nested": nested, "reads_groups": reads_groups, "score": score}
 
     def enter(part: Callable) -> Callable:
-        return register("strategy", part.__name__, needs=frozenset(needs), source=source, nested=nested, reads_groups=reads_groups, score=score)(part)
+        if extra := facts["of_labeled"] - facts["needs"]:
+            raise ConfigError(f"strategy '{part.__name__}' names '{min(extra)}' in of_labeled and not in needs")
+        return register("strategy", part.__name__, **facts)(part)
 
     return enter
 

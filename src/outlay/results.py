@@ -223,7 +223,7 @@ def _scored(spec: str, card: registry.Card, columns: dict[str, np.ndarray], pick
     """(rows, their scores, True) of all that could be bought, where a prompt's score needs its own stored signals only and agrees with
     what was recorded of the picks; else the picks with what was recorded, and False."""
     known = {name: columns[name] for name in card.needs if name in columns and columns[name].ndim == 1}
-    if known and (isinstance(card.score, str) or known.keys() == card.needs):
+    if known and not card.of_labeled and (isinstance(card.score, str) or known.keys() == card.needs):
         rows = np.flatnonzero(np.logical_and.reduce([np.isfinite(v) for v in known.values()]))
         n = len(next(iter(known.values())))
         view = View(Signals(known), rows, np.empty(0, dtype=np.int64), np.zeros(n, dtype="<U1"), np.zeros(n))

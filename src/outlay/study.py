@@ -13,6 +13,7 @@ from .config import StudyConfig
 from .errors import ConfigError, OutlayError, RunConflict
 from .progress import Progress
 from .store import Store, write_atomic
+from .types import POOL_SIGNALS
 from .workbench import Task, campaign_of, part, perform
 
 GROWING = {"strategies", "rounds", "schedules", "starts", "seeds", "budgets"}
@@ -73,9 +74,9 @@ def check(config: StudyConfig) -> None:
     registry.card("executor", config.executor)
     scorer = part(config, "scorer", config.scorer)
     for strategy in config.strategies:
-        missing = registry.card("strategy", registry.parse(strategy)[0]).needs - set(scorer.provides)
+        missing = registry.card("strategy", registry.parse(strategy)[0]).needs - POOL_SIGNALS - set(scorer.provides)
         if missing:
-            raise ConfigError(f"strategy '{strategy}' needs the signals {sorted(missing)}, which the scorer does not give (it gives {', '.join(sorted(scorer.provides))})")
+            raise ConfigError(f"strategy '{strategy}' needs the signals {sorted(missing)}, which the scorer does not give (it gives {', '.join(sorted(scorer.provides))}); choose another strategy, or a scorer that gives them")
     if config.pool_per_seed and max(config.budgets) > config.pool_per_seed:
         raise ConfigError(f"budget {max(config.budgets)} is above the {config.pool_per_seed} prompts that each seed can buy from; lower the budget or raise pool_per_seed")
     for cell in grid.asked(config):
@@ -114,7 +115,7 @@ def set_up(config: StudyConfig, store: Store) -> dict:
     entries, shared = grid.lay_out(wanted, old["campaigns"] if old else {})
     needs = old["needs"] if old else []
     have = {n for group in needs for n in group}
-    want = frozenset({"embedding"}).union(*(registry.card("strategy", registry.parse(c.strategy)[0]).needs for c in wanted))
+    want = frozenset({"embedding"}).union(*(registry.card("strategy", registry.parse(c.strategy)[0]).needs for c in wanted)) - POOL_SIGNALS
     if want - have:
         needs = [*needs, sorted(want - have)]
     study = {

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import registry, seeds
-from .types import Indices, Signals, Strategy, View
+from .types import PROMPT_SIGNALS, Indices, Signals, Strategy, View
 
 N, LABELED, DIMENSIONS, GROUPS = 48, 9, 6, 5  # the pool of the check
 SIZES = (1, 7, N - LABELED)
@@ -31,19 +31,26 @@ class _Case:
     name: str
     choose: Strategy
     needs: frozenset[str]
+    of_labeled: frozenset[str]
     nested: bool
     reads_groups: bool
 
 
 def check_strategy(
-    strategy: str | Mapping[str, Any] | Strategy, *, needs: Iterable[str] | None = None, nested: bool = False, reads_groups: bool = False
+    strategy: str | Mapping[str, Any] | Strategy,
+    *,
+    needs: Iterable[str] | None = None,
+    of_labeled: Iterable[str] = (),
+    nested: bool = False,
+    reads_groups: bool = False,
 ) -> None:
     """AssertionError if the strategy breaks the contract. `strategy`: a spec such as "mmr(trade_off=0.3)", or a function.
 
-    A function that is not registered needs `needs` (and says `nested`, `reads_groups`); its paper is then not asked for.
-    Signals are made up: "embedding" is a table of (n, d) unit rows, every other one a column of (n,) numbers.
+    A function that is not registered needs `needs` (and says `of_labeled`, `nested`, `reads_groups`); its paper is then not asked for.
+    Signals are made up: "embedding" is a table of (n, d) unit rows, "gradient" one of any rows, "words" one of (n, t) numbers of words,
+    every other one a column of (n,) numbers. What is not declared of labeled prompts is NaN there, as in a study.
     """
-    case = _case(strategy, needs, nested, reads_groups)
+    case = _case(strategy, needs, of_labeled, nested, reads_groups)
     _is_documented(case)
     _reads_declared_signals_only(case)
     _leaves_its_input_alone(case)
@@ -57,16 +64,17 @@ def check_strategy(
     _is_nested_if_declared(case)
 
 
-def _case(strategy: str | Mapping[str, Any] | Strategy, needs: Iterable[str] | None, nested: bool, reads_groups: bool) -> _Case:
+def _case(strategy: str | Mapping[str, Any] | Strategy, needs: Iterable[str] | None, of_labeled: Iterable[str], nested: bool, reads_groups: bool) -> _Case:
     if not callable(strategy):
         card = registry.card("strategy", registry.parse(strategy)[0])
         assert card.source, f"{card.name}: name the paper in @strategy(source=...)"
-        return _Case(card.name, registry.build("strategy", strategy), card.needs, card.nested, card.reads_groups)
+        return _Case(card.name, registry.build("strategy", strategy), card.needs, card.of_labeled, card.nested, card.reads_groups)
     if needs is None:
         cards = [card for card in registry.cards("strategy") if card.part is strategy]
         assert cards, f"{strategy} is not registered: say which signals it reads, check_strategy(..., needs=[...])"
-        return _case(cards[0].name, None, nested, reads_groups)
-    return _Case(getattr(strategy, "__name__", repr(strategy)), strategy, frozenset(needs), nested, reads_groups)
+        return _case(cards[0].name, None, of_labeled, nested, reads_groups)
+    reads = frozenset(needs)
+    return _Case(getattr(strategy, "__name__", repr(strategy)), strategy, reads, (PROMPT_SIGNALS & reads) | frozenset(of_labeled), nested, reads_groups)
 
 
 # -- the pool of the check -------------------------------------------------------------------------------------------------
@@ -84,15 +92,25 @@ def _view(case: _Case, *, labeled: int = LABELED, alike: bool = False, seed: int
     rng = seeds.generator(0, "testing")
     columns = {}
     for name in sorted(case.needs):
-        values = rng.standard_normal((N, DIMENSIONS)).astype(np.float32) if name == "embedding" else rng.random(N, dtype=np.float32)
-        if name == "embedding":
-            values /= np.linalg.norm(values, axis=1, keepdims=True)
+        values = _made_up(name, rng)
         values[N // 2 :: 3] = values[N // 2]
         columns[name] = np.repeat(values[:1], N, axis=0) if alike else values
     groups = np.array([f"group {g}" for g in rng.integers(1 if alike else GROUPS, size=N)])
     order = rng.permutation(N)
+    for name in case.needs - case.of_labeled:
+        columns[name][order[:labeled]] = np.nan
     lottery = seeds.lottery(seed, [f"prompt {row}" for row in range(N)])
     return View(Signals(_Declared(columns)), np.sort(order[labeled:]), np.sort(order[:labeled]), groups, lottery)
+
+
+def _made_up(name: str, rng: np.random.Generator) -> np.ndarray:
+    """A signal of N prompts."""
+    if name == "words":
+        return np.sort(rng.integers(-4, 12, size=(N, DIMENSIONS), dtype=np.int32).clip(-1))[:, ::-1].copy()  # -1 after the last word
+    if name not in ("embedding", "gradient"):
+        return rng.random(N, dtype=np.float32)
+    values = rng.standard_normal((N, DIMENSIONS)).astype(np.float32)
+    return values if name == "gradient" else values / np.linalg.norm(values, axis=1, keepdims=True)
 
 
 def _arrays(view: View) -> dict[str, np.ndarray]:
@@ -144,7 +162,7 @@ def _leaves_its_input_alone(case: _Case) -> None:
     view, before = _view(case), _view(case)
     case.choose(view, 7, seeds.generator(0, "testing", "choose"))  # not frozen, so that we see what it would change
     for (name, now), then in zip(_arrays(view).items(), _arrays(before).values(), strict=True):
-        assert np.array_equal(now, then), f"{case.name}: it changes its input, {name}: copy the array first"
+        assert np.array_equal(now, then, equal_nan=now.dtype.kind == "f"), f"{case.name}: it changes its input, {name}: copy the array first"
 
 
 def _reads_declared_signals_only(case: _Case) -> None:

@@ -16,7 +16,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
@@ -27,8 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import DataError
+from .measure.bleu import bleu_variance
 from .registry import register
-from .seeds import generator
+from .seeds import generator, lottery
 from .types import Annotation, Cost, Evaluation, Floats, Model, Pool, Prompt, Signals
 
 if TYPE_CHECKING:
@@ -44,7 +45,10 @@ TEST_SHARE = 0.25  # of all texts
 FEATURES = 1024
 DIMENSIONS = 32
 FLOPS_PER_SECOND = 10**9
-LIVE = frozenset({"mean_entropy", "max_entropy", "sum_logprob", "mean_logprob", "mean_margin", "min_margin"})
+SAMPLES = 5
+GREEDY = frozenset({"mean_entropy", "max_entropy", "sum_logprob", "mean_logprob", "mean_margin", "min_margin", "gradient"})
+JUDGED = frozenset({"hallucination_semantic", "hallucination_discourse", "hallucination_content"})
+LIVE = GREEDY | JUDGED | {"bleu_variance"}
 
 
 @register("pool", "toy")
@@ -95,36 +99,53 @@ class ToyPool:
 @register("scorer", "toy")
 @dataclass(frozen=True, kw_only=True)
 class ToyScorer:
-    """What the toy model says of each prompt. A response is one token, so its mean, largest and summed values agree."""
+    """What the toy model says of each prompt. A response is one token, so its mean, largest and summed values agree.
+
+    gradient: (p - onehot(y)) x h with h the embedding before it is scaled. bleu_variance: of SAMPLES responses drawn from p. The scores of
+    hallucination are made up, so that strategies that read them run here: 1 - p of the likeliest response, entropy in shares of the largest
+    there is, 1 - the margin.
+    """
 
     @property
     def provides(self) -> frozenset[str]:
         return LIVE | {"embedding"}
 
     def __call__(self, model: Model, pool: Pool, needs: frozenset[str], *, seed: int) -> Signals:
-        """The signals `needs` (float32), and always prompt_tokens and response_tokens (int32; 0 where nothing was decoded). All (n,); embedding (n, d)."""
+        """The signals `needs` (float32), and always prompt_tokens and response_tokens (int32; 0 where nothing was decoded); for bleu_variance
+        sampled_tokens (n, SAMPLES). All (n,), but embedding and gradient (n, d)."""
         if unknown := needs - self.provides:
             raise DataError(f"the toy scorer has no signal '{min(unknown)}'; it provides {', '.join(sorted(self.provides))}")
         texts = pool.texts
         lengths = np.array([len(text.split()) for text in texts], dtype=np.int32)
-        columns: dict[str, np.ndarray] = {"prompt_tokens": lengths, "response_tokens": np.full(len(texts), bool(needs & LIVE), dtype=np.int32)}
+        columns: dict[str, np.ndarray] = {"prompt_tokens": lengths, "response_tokens": np.full(len(texts), bool(needs & (GREEDY | JUDGED)), dtype=np.int32)}
         features = featurise(texts)
+        points = features @ _projection() if needs & {"embedding", "gradient"} else features
         if needs & LIVE:
-            logp = _log_softmax(features @ load(model))
-            ordered = np.sort(np.exp(logp), axis=1)
-            entropy, margin, best = -(np.exp(logp) * logp).sum(axis=1), ordered[:, -1] - ordered[:, -2], logp.max(axis=1)
+            p = np.exp(logp := _log_softmax(features @ load(model)))
+            ordered = np.sort(p, axis=1)
+            entropy, margin, best = -(p * logp).sum(axis=1), ordered[:, -1] - ordered[:, -2], logp.max(axis=1)
             values = {"mean_entropy": entropy, "max_entropy": entropy, "sum_logprob": best, "mean_logprob": best, "mean_margin": margin, "min_margin": margin}
+            values |= {"hallucination_semantic": -np.expm1(best), "hallucination_discourse": entropy / np.log(len(RESPONSES)), "hallucination_content": 1 - margin}
+            if "gradient" in needs:
+                error = p - np.eye(len(RESPONSES), dtype=p.dtype)[p.argmax(axis=1)]
+                values["gradient"] = np.einsum("nr,nd->nrd", error, points).reshape(len(texts), -1)
+            if "bleu_variance" in needs:
+                drawn = np.column_stack([_draw(p, lottery(seed, pool.ids, "toy", "sample", i)) for i in range(SAMPLES)])
+                values["bleu_variance"] = np.array([bleu_variance([RESPONSES[r] for r in row]) for row in drawn])
+                columns["sampled_tokens"] = np.ones_like(drawn, dtype=np.int32)
             columns |= {name: values[name].astype(np.float32) for name in sorted(needs & LIVE)}
         if "embedding" in needs:
-            points = features @ _projection()
             columns["embedding"] = points / np.linalg.norm(points, axis=1, keepdims=True)
-        flops = self.price(model, columns["prompt_tokens"], columns["response_tokens"], needs)
-        cost = Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, prompt_tokens=int(lengths.sum()), generated_tokens=int(columns["response_tokens"].sum()))
-        return Signals(columns, needs & LIVE, cost)
+        return Signals(columns, needs & LIVE, self.bill(model, columns, needs))
 
-    def price(self, model: Model, prompt_tokens: npt.ArrayLike, response_tokens: npt.ArrayLike, needs: frozenset[str]) -> int:
-        """FLOPs: a multiplication and an addition for each active feature and output; responses are read off the logits for nothing."""
-        return forward_flops(prompt_tokens, outputs=(len(RESPONSES) if needs & LIVE else 0) + (DIMENSIONS if "embedding" in needs else 0))
+    def bill(self, model: Model, counts: Mapping[str, npt.ArrayLike], needs: frozenset[str]) -> Cost:
+        """A multiplication and an addition for each active feature and output; responses are read off the logits for nothing, and so is
+        all that is computed of them. counts: prompt_tokens, response_tokens and for bleu_variance sampled_tokens."""
+        flops = forward_flops(counts["prompt_tokens"], outputs=(len(RESPONSES) if needs & LIVE else 0) + (DIMENSIONS if needs & {"embedding", "gradient"} else 0))
+        read = int(np.sum(counts["prompt_tokens"])) if needs else 0
+        generated = int(np.sum(counts["response_tokens"])) if needs & (GREEDY | JUDGED) else 0
+        generated += int(np.sum(counts["sampled_tokens"])) if "bleu_variance" in needs else 0
+        return Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, prompt_tokens=read, generated_tokens=generated)
 
 
 @register("trainer", "toy")
@@ -288,6 +309,12 @@ def _save(weights: Floats, out: Path) -> None:
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
+
+
+def _draw(p: Floats, uniform: Floats) -> npt.NDArray[np.int64]:
+    """Responses by the inverse of the cumulative distribution. (n, r), (n,) in [0, 1) -> (n,)."""
+    total = p.astype(np.float64).cumsum(axis=1)
+    return np.minimum((total <= uniform[:, None] * total[:, -1:]).sum(axis=1), p.shape[1] - 1)
 
 
 def _log_softmax(logits: Floats) -> Floats:

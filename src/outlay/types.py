@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.floating]
 Indices = npt.NDArray[np.int64]
+PROMPT_SIGNALS = frozenset({"embedding", "words"})  # of the prompt itself, whatever is answered: known of labeled prompts too
+POOL_SIGNALS = frozenset({"words"})  # known from the texts alone: no scorer gives them, they cost nothing and never change
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -116,7 +118,7 @@ class Pool:
 @dataclass(frozen=True, slots=True)
 class Signals:
     """What a model says of each prompt: named columns, (n,) or (n, d). `live` names the columns that come from the current
-    model; the others are from a fixed model and never change. NaN means "not measured for this row"."""
+    model; the others are from a fixed model, or from the texts alone, and never change. NaN means "not measured for this row"."""
 
     columns: Mapping[str, np.ndarray]
     live: frozenset[str] = frozenset()

@@ -19,10 +19,10 @@ from .campaign import Campaign, Desk, run
 from .config import StudyConfig
 from .measure import diversity, text
 from .store import Store
-from .types import Annotation, Cost, Evaluation, Indices, Model, Pool, Signals
+from .types import Annotation, Evaluation, Indices, Model, Pool, Signals
 
 EMBEDDINGS = ("model", "tfidf")  # diversity is measured in both; no strategy sees the second one
-TOKEN_COUNTS = frozenset({"prompt_tokens", "response_tokens"})
+TOKEN_COUNTS = frozenset({"prompt_tokens", "response_tokens", "sampled_tokens"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +156,10 @@ class Workbench:
         """The base's signals of this seed's share, priced as if it had been scored alone, for these needs only."""
         rows = self.rows(seed)
         whole, seconds = self.base_signals()
-        columns = {name: whole.columns[name][rows] for name in (*sorted(needs), *sorted(TOKEN_COUNTS))}
-        decoded = bool(needs - {"embedding"})
-        prompt, generated = columns["prompt_tokens"], columns["response_tokens"]
-        flops = self.scorer().price(self.base, prompt, generated if decoded else np.zeros_like(generated), needs)
-        everything = self.scorer().price(self.base, prompt, generated, frozenset(self.study["needs"][0]))
-        cost = Cost(
-            seconds=float(seconds[rows].sum() * flops / max(everything, 1)),
-            flops=int(flops),
-            prompt_tokens=int(prompt.sum()),
-            generated_tokens=int(generated.sum()) if decoded else 0,
-        )
+        counts = {name: whole.columns[name][rows] for name in sorted(TOKEN_COUNTS & whole.columns.keys())}
+        columns = {name: whole.columns[name][rows] for name in sorted(needs)} | counts
+        cost, everything = (self.scorer().bill(self.base, counts, signals) for signals in (needs, frozenset(self.study["needs"][0])))
+        cost = replace(cost, seconds=float(seconds[rows].sum() * cost.flops / max(everything.flops, 1)))
         return Signals(columns, needs, cost)
 
     @cache  # noqa: B019

@@ -14,6 +14,10 @@ VARIANTS = [
     "idds(weight=1.0)",
     "idds(weight=0.0)",
     "huds(weight=1.0, strata=3)",
+    "delfy(labeled_decay=0.0, batch_decay=3.0)",
+    "te_delfy(batch_decay=0.0)",
+    "hadas(weight=1.0)",
+    "hadas(weight=0.0, content=0.0)",
     "uncertainty_filtered_facility_location(factor=1.5)",
 ]
 

@@ -16,9 +16,9 @@ from .. import registry
 from ..coverage import facility
 from ..errors import ConfigError, DataError, OutlayError
 from ..types import Floats, Indices, Signals, View
-from . import baseline, coverage, hybrid, tasks, uncertainty
+from . import baseline, coverage, generation, hybrid, tasks, uncertainty
 
-__all__ = ["Picked", "SignalError", "baseline", "coverage", "hybrid", "neighbourhood", "scores_of", "select", "tasks", "uncertainty"]
+__all__ = ["Picked", "SignalError", "baseline", "coverage", "generation", "hybrid", "neighbourhood", "scores_of", "select", "tasks", "uncertainty"]
 
 
 class SignalError(DataError):
@@ -40,7 +40,7 @@ class Picked:
 def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Generator) -> Picked:
     """Buy k unlabeled rows with the strategy of this spec, which sees its declared signals only.
 
-    Raises SignalError for NaN or infinity in a declared signal (of unlabeled rows; of all rows if it is (n, d)).
+    Raises SignalError for NaN or infinity in a declared signal (of unlabeled rows, and of those it reads of labeled rows too, all).
     """
     name, _ = registry.parse(spec)
     part = registry.build("strategy", spec)
@@ -108,7 +108,7 @@ def _declared(view: View, card: registry.Card) -> View:
         column = view.signals.columns[name].view()
         column.flags.writeable = False
         # Coverage looks at labeled rows too; a ranking does not, and a labeled row may be unmeasured.
-        rows = np.arange(len(column)) if column.ndim > 1 else view.unlabeled
+        rows = np.arange(len(column)) if name in card.of_labeled else view.unlabeled
         bad = ~np.isfinite(column[rows].reshape(len(rows), -1)).all(axis=1)
         if bad.any():
             row = int(rows[bad][0])

@@ -15,19 +15,16 @@ from .ranking import Share, by_lottery, highest, line_up
 
 
 # Not nested: each round draws anew, so two rounds do not buy what one would have.
-@strategy(needs=("mean_logprob", "embedding"), source="Ash et al. 2020, arXiv 1906.03671 (BADGE), approximated")
+@strategy(needs=("gradient",), source="Ash et al. 2020, arXiv 1906.03671 (BADGE)")
 def badge(view: View, k: int, rng: np.random.Generator) -> Indices:
-    """D^2 sampling of approximate gradients: long where the model is unsure of its own response, directed as the prompt's embedding.
+    """D^2 sampling of gradients: long where the model is unsure of its own response, and unlike where another change would be learnt.
 
-    BADGE takes the gradient of the loss of the model's own answer y in the last layer, (p - onehot(y)) x h; for one token its length
-    is between 1 and sqrt(2) times (1 - p_y) |h|. Here the gradient is (1 - p) times the embedding, p the geometric mean probability
-    (0 to 1) of the response's tokens. What differs: the factor over the vocabulary is gone, so prompts with one embedding and
-    different answers are alike; h is the embedding of the prompt (from the base model if embeddings are frozen), not the states at
-    the response; |h| is 1. As in the paper, what is already bought plays no part but through the model.
+    The gradient is that of the LM head for the model's own greedy response, (p - onehot(y)) x h, summed over its tokens y; h is the last
+    hidden state. The scorer sketches it to few numbers in a way that keeps inner products (scorer `llm`: TensorSketch). As in the paper,
+    what is already bought plays no part but through the model.
     """
     rows = by_lottery(view)
-    length = -np.expm1(view.signals.columns["mean_logprob"][rows])
-    gradients = facility.unit(view.signals.columns["embedding"])[rows] * length[:, None]
+    gradients = view.signals.columns["gradient"][rows]
     return rows[spread.d2_sample(gradients, k, candidates=np.arange(len(rows)), chosen=np.empty(0, dtype=np.int64), rng=rng)]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,6 +21,8 @@ from .render import Rendered
 
 if TYPE_CHECKING:
     import torch
+
+    from .gradient import Sketches
 
 # Logits that response_nll keeps at once (256 MiB in float32).
 MOST_LOGITS = 1 << 26
@@ -39,7 +42,7 @@ class EmbeddingSpec:
 @dataclass(frozen=True, slots=True)
 class Generated:
     """Rows are in the order of the prompts. `tokens`: the response without its end token. `stopped`: it ended by itself.
-    `signals`: (n,) float32 each, over the generated tokens including the end token; empty without decoding. `embedding`: (n, d)."""
+    `signals`: (n,) float32 each, and gradient (n, s), over the generated tokens including the end token; empty without decoding. `embedding`: (n, d)."""
 
     tokens: list[list[int]]
     stopped: np.ndarray
@@ -49,30 +52,42 @@ class Generated:
 
 
 def generate(
-    loaded: Loaded, prompts: Sequence[Rendered], *, stops: frozenset[int], max_new_tokens: int, minibatch: int, embedding: EmbeddingSpec | None = None
+    loaded: Loaded,
+    prompts: Sequence[Rendered],
+    *,
+    stops: frozenset[int],
+    max_new_tokens: int,
+    minibatch: int,
+    embedding: EmbeddingSpec | None = None,
+    gradient: int = 0,
 ) -> Generated:
-    """Respond to each prompt with at most `max_new_tokens` tokens (0: only embed). Raises DataError where a number is not finite."""
+    """Respond to each prompt with at most `max_new_tokens` tokens (0: only embed). gradient: the width of the signal of that name
+    (see gradient.py), 0 for none. Raises DataError where a number is not finite."""
     import torch
+
+    from .gradient import Sketches
 
     n = len(prompts)
     tokens: list[list[int]] = [[] for _ in range(n)]
     stopped, counts = np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32)
     signals: dict[str, Floats] = {}
     vectors = None
-    for rows in _minibatches(prompts, minibatch):
+    for rows in minibatches(prompts, minibatch):
         with torch.inference_mode():
-            state, vector = _prefill(loaded, [prompts[row] for row in rows], embedding, decode=max_new_tokens > 0)
+            state, vector = prefill(loaded, [prompts[row] for row in rows], embedding, decode=max_new_tokens > 0)
             if vector is not None:
                 vectors = np.empty((n, vector.shape[1]), dtype=np.float32) if vectors is None else vectors
                 vectors[rows] = vector.cpu().numpy()
             if max_new_tokens > 0:
-                tally = _decode(loaded, *state, stops, max_new_tokens)
+                tally, sketches = _Tally(len(rows)), Sketches(len(rows), gradient) if gradient else None
+                decode(loaded, *state, stops, max_new_tokens, partial(_greedy, tally, sketches))
                 for row, ids in zip(rows, tally.tokens, strict=True):
                     stopped[row] = ids[-1] in stops
                     counts[row] = len(ids)
                     tokens[row] = ids[:-1] if stopped[row] else ids
-                for name, values in tally.signals().items():
-                    signals.setdefault(name, np.empty(n, dtype=np.float32))[rows] = values
+                found = tally.signals() | ({"gradient": sketches.values()} if sketches else {})
+                for name, values in found.items():
+                    signals.setdefault(name, np.empty((n, *values.shape[1:]), dtype=np.float32))[rows] = values
     for name, values in [*signals.items(), ("embedding", vectors)]:
         check_finite(name, values, prompts)
     return Generated(tokens, stopped, counts, signals, vectors)
@@ -92,7 +107,7 @@ def response_nll(loaded: Loaded, pairs: Sequence[Rendered], *, minibatch: int) -
 
     total = np.empty(len(pairs), dtype=np.float64)
     counts = np.array([len(p.ids) - p.answer for p in pairs], dtype=np.int32)
-    for rows in _minibatches(pairs, minibatch, most_answers=max(1, MOST_LOGITS // loaded.arch.vocabulary)):
+    for rows in minibatches(pairs, minibatch, most_answers=max(1, MOST_LOGITS // loaded.arch.vocabulary)):
         with torch.inference_mode():
             losses, owner = token_losses(loaded.model, [pairs[row] for row in rows])
             total[rows] = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, owner.cpu(), losses.double().cpu()).numpy()
@@ -122,7 +137,7 @@ def token_losses(model, pairs: Sequence[Rendered]) -> tuple[torch.Tensor, torch.
     return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none"), owner
 
 
-def _minibatches(prompts: Sequence[Rendered], size: int, *, most_answers: int | None = None) -> Iterator[list[int]]:
+def minibatches(prompts: Sequence[Rendered], size: int, *, most_answers: int | None = None) -> Iterator[list[int]]:
     """Row numbers, longest texts first. Equal lengths go by their tokens, so minibatches do not depend on the order of the rows."""
     order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row].ids), prompts[row].ids, row))
     batch: list[int] = []
@@ -151,8 +166,8 @@ def _head_reads(model, choose: Callable[[torch.Tensor], torch.Tensor]) -> Iterat
         handle.remove()
 
 
-def _prefill(loaded: Loaded, prompts: Sequence[Rendered], spec: EmbeddingSpec | None, *, decode: bool):
-    """Read left-padded prompts -> ((logits at the last position (b, v), mask (b, t), cache), embedding (b, d) or None)."""
+def prefill(loaded: Loaded, prompts: Sequence[Rendered], spec: EmbeddingSpec | None, *, decode: bool):
+    """Read left-padded prompts -> ((hidden state (b, d) and logits (b, v) at the last position, mask (b, t), cache), embedding (b, d) or None)."""
     import torch
     from transformers import DynamicCache
 
@@ -185,7 +200,7 @@ def _prefill(loaded: Loaded, prompts: Sequence[Rendered], spec: EmbeddingSpec | 
         vector = hidden[:, -1] if spec.pooling == "last" else torch.einsum("btd,bt->bd", hidden, users) / users.sum(1, keepdim=True)
         if spec.normalise:
             vector = torch.nn.functional.normalize(vector, dim=1)
-    return (out.logits[:, -1] if decode else None, mask, cache), vector
+    return (seen[0][:, -1].clone(), out.logits[:, -1] if decode else None, mask, cache), vector  # a view would keep all positions
 
 
 def _positions(mask: torch.Tensor) -> torch.Tensor:
@@ -193,28 +208,44 @@ def _positions(mask: torch.Tensor) -> torch.Tensor:
     return (mask.cumsum(1) - 1).clamp(min=0)
 
 
-def _decode(loaded: Loaded, logits: torch.Tensor, mask: torch.Tensor, cache, stops: frozenset[int], max_new_tokens: int) -> _Tally:
-    """Greedy decoding from the first logits. Rows that have ended leave the minibatch."""
+def decode(
+    loaded: Loaded, hidden: torch.Tensor, logits: torch.Tensor, mask: torch.Tensor, cache, stops: frozenset[int], max_new_tokens: int,
+    choose: Callable[[np.ndarray, torch.Tensor, torch.Tensor], torch.Tensor],
+) -> None:  # fmt: skip
+    """Go on from what `prefill` returned. At every step `choose` gets the rows (b,) that have not ended, what the LM head read there
+    (b, d) and the logits (b, v), and returns the next tokens (b,). Rows that have ended leave the minibatch."""
     import torch
 
-    tally = _Tally(len(logits))
+    def read(states: torch.Tensor) -> torch.Tensor:
+        nonlocal hidden
+        hidden = states[:, -1]
+        return states
+
     alive = np.arange(len(logits))
     ends = torch.tensor(sorted(stops), device=logits.device)
-    for step in range(max_new_tokens):
-        token, statistics = token_statistics(logits)
-        tally.add(alive, token.cpu().numpy(), statistics.double().cpu().numpy())
-        going = ~torch.isin(token, ends)
-        if step + 1 == max_new_tokens or not going.any():
-            break
-        if not going.all():
-            keep = going.nonzero(as_tuple=True)[0]
-            cache.batch_select_indices(keep)
-            token, mask, alive = token[keep], mask[keep], alive[keep.cpu().numpy()]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = loaded.model(
-            input_ids=token[:, None], attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1, past_key_values=cache, use_cache=True
-        ).logits[:, -1]
-    return tally
+    with _head_reads(loaded.model, read):
+        for step in range(max_new_tokens):
+            token = choose(alive, hidden, logits)
+            going = ~torch.isin(token, ends)
+            if step + 1 == max_new_tokens or not going.any():
+                break
+            if not going.all():
+                keep = going.nonzero(as_tuple=True)[0]
+                cache.batch_select_indices(keep)
+                token, mask, alive = token[keep], mask[keep], alive[keep.cpu().numpy()]
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+            logits = loaded.model(
+                input_ids=token[:, None], attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1, past_key_values=cache, use_cache=True
+            ).logits[:, -1]
+
+
+def _greedy(tally: _Tally, sketches: Sketches | None, rows: np.ndarray, hidden: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """The likeliest tokens, noted down."""
+    token, statistics = token_statistics(logits)
+    tally.add(rows, token.cpu().numpy(), statistics.double().cpu().numpy())
+    if sketches is not None:
+        sketches.add(rows, token, hidden, logits)
+    return token
 
 
 def token_statistics(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

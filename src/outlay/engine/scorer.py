@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from ..errors import ConfigError, near
 from ..measure import flops
+from ..measure.bleu import bleu_variance
 from ..registry import register
 from ..types import Cost, Model, Pool, Signals
 from .load import arch, load
 from .runtime import Runtime
 
-DECODED = frozenset({"mean_entropy", "max_entropy", "sum_logprob", "mean_logprob", "mean_margin", "min_margin"})
+DECODED = frozenset({"mean_entropy", "max_entropy", "sum_logprob", "mean_logprob", "mean_margin", "min_margin", "gradient"})  # of the greedy response
+SAMPLED = frozenset({"bleu_variance"})  # of sampled ones
 
 
 @register("scorer", "llm")
@@ -27,61 +29,79 @@ class LLMScorer:
     Entropy, log-probability and margin (log p1 - log p2) are in nats, over the whole vocabulary, at every generated token
     including the end token; mean, max, min and sum are over the tokens of one response. runtime: see Runtime. max_new_tokens:
     where responses are cut off. layer, pooling, normalise: the embedding, see EmbeddingSpec.
+
+    gradient: what that response would change in the LM head, sketched to gradient_width numbers, see gradient.py. bleu_variance: how
+    much `samples` responses drawn at this temperature differ (0 to 1, see measure/bleu.py); a pass of its own, which no other signal pays.
     """
 
-    provides: ClassVar[frozenset[str]] = DECODED | {"embedding"}
+    provides: ClassVar[frozenset[str]] = DECODED | SAMPLED | {"embedding"}
 
     runtime: Runtime = field(default_factory=Runtime)
     max_new_tokens: int = 32
     layer: int = -1
     pooling: Literal["mean", "last"] = "mean"
     normalise: bool = True
+    gradient_width: int = 512
+    samples: int = 5
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise ConfigError(f"scorer 'llm', option 'max_new_tokens' = {self.max_new_tokens}: it must be at least 1")
+        for name, least in {"max_new_tokens": 1, "gradient_width": 2, "samples": 2}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"scorer 'llm', option '{name}' = {getattr(self, name)}: it must be at least {least}")
+        if not self.temperature > 0:
+            raise ConfigError(f"scorer 'llm', option 'temperature' = {self.temperature}: it must be above 0; at 0 all samples would be the greedy response")
 
     def __call__(self, model: Model, pool: Pool, needs: frozenset[str], *, seed: int = 0) -> Signals:
-        """The columns `needs`, and always prompt_tokens and response_tokens (int32; 0 where nothing was decoded). `seed` is not used:
-        decoding is greedy. Raises ConfigError for an unknown signal, DataError naming the prompt for one that is not a number."""
+        """The columns `needs`; always prompt_tokens and response_tokens (int32; 0 where nothing was decoded greedily), and for
+        bleu_variance sampled_tokens, (n, samples). `seed` is that of the sampled responses. Raises ConfigError for an unknown signal,
+        DataError naming the prompt for one that is not a number."""
         self._check(needs)
         from .generate import EmbeddingSpec, generate
         from .render import format_of, prompts
+        from .sample import sample
 
         with self.runtime.active():
             loaded = load(model, self.runtime)
             start = time.perf_counter()
             form = format_of(loaded, self.runtime.template)
             room = self.max_new_tokens if needs & DECODED else 0
-            rendered = prompts(loaded, form, pool.ids, pool.texts, room=room)
+            rendered = prompts(loaded, form, pool.ids, pool.texts, room=self.max_new_tokens if needs & (DECODED | SAMPLED) else 0)
             spec = EmbeddingSpec(layer=self.layer, pooling=self.pooling, normalise=self.normalise) if "embedding" in needs else None
             lengths = np.array([len(p.ids) for p in rendered], dtype=np.int32)
             columns: dict[str, np.ndarray] = {"prompt_tokens": lengths, "response_tokens": np.zeros_like(lengths)}
-            if needs:
-                out = generate(loaded, rendered, stops=form.stops, max_new_tokens=room, minibatch=self.runtime.minibatch, embedding=spec)
+            how = {"stops": form.stops, "minibatch": self.runtime.minibatch}
+            if needs - SAMPLED:
+                width = self.gradient_width if "gradient" in needs else 0
+                out = generate(loaded, rendered, max_new_tokens=room, embedding=spec, gradient=width, **how)
                 columns["response_tokens"] = out.response_tokens
                 columns |= {name: values for name, values in out.signals.items() if name in needs}
-                if spec is not None:
-                    columns["embedding"] = out.embedding if out.embedding is not None else np.zeros((0, loaded.arch.width), dtype=np.float32)
-            for name in needs - columns.keys():
-                columns[name] = np.zeros(0, dtype=np.float32)  # an empty pool
-            read = int(lengths.sum()) if needs else 0
-            cost = Cost(
-                seconds=time.perf_counter() - start,
-                flops=self.price(model, lengths, columns["response_tokens"], needs),
-                prompt_tokens=read,
-                generated_tokens=int(columns["response_tokens"].sum()),
-            )
+                if out.embedding is not None:
+                    columns["embedding"] = out.embedding
+            if needs & SAMPLED:
+                said = sample(loaded, rendered, max_new_tokens=self.max_new_tokens, samples=self.samples, temperature=self.temperature, seed=seed, **how)
+                columns["sampled_tokens"] = said.tokens
+                columns["bleu_variance"] = np.array([bleu_variance(texts) for texts in said.texts], dtype=np.float32)
+            widths = {"embedding": loaded.arch.width, "gradient": self.gradient_width}
+            for name in needs - columns.keys():  # an empty pool
+                columns[name] = np.zeros((0, widths[name]) if name in widths else 0, dtype=np.float32)
+            cost = replace(self.bill(model, columns, needs), seconds=time.perf_counter() - start)
         return Signals(columns, live=frozenset(columns), cost=cost)
 
-    def price(self, model: Model, prompt_tokens: Iterable[int], response_tokens: Iterable[int], needs: frozenset[str]) -> int:
-        """FLOPs of scoring only these rows for only these signals, whatever the pass that scored them did besides."""
+    def bill(self, model: Model, counts: Mapping[str, np.ndarray], needs: frozenset[str]) -> Cost:
+        """Tokens and FLOPs of scoring only these rows for only these signals, whatever the passes that scored them did besides.
+        counts: prompt_tokens, response_tokens (n,), and for bleu_variance sampled_tokens (n, samples)."""
         self._check(needs)
-        if not needs:
-            return 0
-        prompt_tokens = np.asarray(prompt_tokens)
-        decoded = np.asarray(response_tokens) if needs & DECODED else np.zeros(len(prompt_tokens), dtype=np.int64)
-        return flops.scoring(arch(model.base), prompt_tokens, decoded)
+        sizes, lengths = arch(model.base), np.asarray(counts["prompt_tokens"])
+        greedy, cost = np.asarray(counts["response_tokens"]) if needs & DECODED else np.zeros_like(lengths), Cost()
+        if needs - SAMPLED:
+            cost += Cost(flops=flops.scoring(sizes, lengths, greedy), prompt_tokens=int(lengths.sum()), generated_tokens=int(greedy.sum()))
+        if "gradient" in needs:
+            cost += Cost(flops=flops.sketching(sizes, int(greedy.sum()), self.gradient_width))
+        if needs & SAMPLED:
+            drawn = np.asarray(counts["sampled_tokens"])
+            cost += Cost(flops=flops.sampling(sizes, lengths, drawn), prompt_tokens=int(lengths.sum()), generated_tokens=int(drawn.sum()))
+        return cost
 
     def _check(self, needs: Iterable[str]) -> None:
         for name in sorted(needs):

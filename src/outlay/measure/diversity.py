@@ -155,8 +155,9 @@ def novelsum(embedding: Floats, bought: Indices, crowding: Floats | None = None)
     """NovelSum (Yang et al. 2025, arXiv 2502.17184): how far bought rows are from each other, near ones and crowded regions
     counting most. embedding (n, d), prepared; crowding (b,), the `density` of the bought rows; 0 for a single row.
 
-    Of each row i: sum over the others j of w_ij density_j^0.5 (1 - cos_ij), w_ij = 1 / (rank of j by distance from i). Where we
-    differ: means in place of both sums, so that it does not grow with the number of rows; density in the pool, bounded.
+    Of each row i: sum over the others j of w_ij density_j^0.5 (1 - cos_ij), w_ij = 1 / (rank of j by distance from i, 1
+    for the nearest other row). Where we differ: means in place of both sums, so that it does not grow with the number of rows; density in
+    the pool, bounded.
     """
     points = embedding[bought]
     if len(points) == 1:

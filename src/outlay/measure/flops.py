@@ -8,6 +8,7 @@ it); a decoded token has the context it really sees. The LM head costs 2 x d x V
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,14 +107,26 @@ def forward(arch: Arch, lengths: Iterable[int], head_positions: int) -> int:
 
 def scoring(arch: Arch, prompt_tokens: Iterable[int], response_tokens: Iterable[int]) -> int:
     """Reading prompts and decoding responses greedily (tokens per prompt, the end token included; 0: only the prompt is read,
-    without the head). The last token of a response is never fed back."""
+    without the head)."""
+    return sampling(arch, prompt_tokens, ([g] for g in response_tokens))
+
+
+def sampling(arch: Arch, prompt_tokens: Iterable[int], response_tokens: Iterable[Iterable[int]]) -> int:
+    """Reading each prompt once and decoding several responses to it, (n, samples) tokens. The last token of a response is never fed
+    back; the first ones come from the logits of the prompt, so the head is applied once for all of them."""
     total = 0
-    for t, g in zip(prompt_tokens, response_tokens, strict=True):
-        t, g = int(t), int(g)
-        fed = max(g - 1, 0)
-        contexts = fed * t + fed * (fed + 1) // 2
-        total += 2 * arch.parameters * (t + fed) + _attention(arch, t * t + contexts) + _head(arch, g)
+    for t, tokens in zip(prompt_tokens, response_tokens, strict=True):
+        t, tokens = int(t), [int(g) for g in tokens]
+        fed = [max(g - 1, 0) for g in tokens]
+        contexts = sum(f * t + f * (f + 1) // 2 for f in fed)
+        total += 2 * arch.parameters * (t + sum(fed)) + _attention(arch, t * t + contexts) + _head(arch, sum(fed) + any(tokens))
     return total
+
+
+def sketching(arch: Arch, tokens: int, width: int) -> int:
+    """The gradients of the LM head at this many tokens, sketched: a sign and a sum per coordinate, and two real Fourier transforms of
+    2.5 width log2(width) each. It is no matrix product, and counted all the same."""
+    return round(tokens * (2 * (arch.vocabulary + arch.width) + 5 * width * math.log2(width)))
 
 
 def train_full(arch: Arch, lengths: Sequence[int], response_lengths: Sequence[int]) -> int:
