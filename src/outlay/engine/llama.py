@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     import torch
 
 # Tokens that are read together: activations of so many stay in a CPU's cache.
-CHUNK = {"cpu": 512}
+CHUNK = {"cpu": 1024}
 CHUNK_ELSEWHERE = 16384
 
+# Rows that are attended to together at least, and the bytes of padding in keys and values that cost as much as another call.
+BLOCK = 8
+WASTE = 1 << 17
 # How far log-probabilities may be from those of the model's own forward (nats), by type.
 TOLERANCE = {"float32": 1e-3}
 TOLERANCE_ELSEWHERE = 1.0
@@ -71,6 +74,16 @@ class Run:
     context: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Rows [begin, end) of at most `longest` cached tokens. mask: (rows * kv_heads, 1, longest), 0 or -inf."""
+
+    begin: int
+    end: int
+    longest: int
+    mask: torch.Tensor
+
+
 class LlamaNetwork:
     """The calls of HFNetwork, for the weights of `weights.read`. `rows`: the most rows at once; `longest`: tokens of a row after the prefix."""
 
@@ -89,12 +102,14 @@ class LlamaNetwork:
         self.deep = None
         if spec is not None and spec.layer != -1 and spec.layer % (len(w.layers) + 1) < len(w.layers):
             self.deep = spec.layer % (len(w.layers) + 1)
-        layers, shape = len(w.layers), (w.kv_heads, longest, w.head_dim)
-        # Zeros: what is masked is still multiplied, and uninitialised memory may hold NaN.
-        self.keys, self.values = (torch.zeros(layers, rows if decode else 0, *shape, device=self.device, dtype=self.dtype) for _ in range(2))
+        size = (len(w.layers), rows if decode else 0, w.kv_heads)
+        # Keys lie coordinate by coordinate: that is the order in which one query reads them. Zeros: what is masked is still multiplied,
+        # and uninitialised memory may hold NaN.
+        self.keys = torch.zeros(*size, w.head_dim, longest, device=self.device, dtype=self.dtype)
+        self.values = torch.zeros(*size, longest, w.head_dim, device=self.device, dtype=self.dtype)
         self.lengths = np.zeros(0, dtype=np.int64)
         self.shared = 0
-        self.prefix_keys, self.prefix_values = (torch.zeros(layers, w.kv_heads, len(prefix), w.head_dim, device=self.device, dtype=self.dtype) for _ in range(2))
+        self.prefix_keys, self.prefix_values = (torch.zeros(len(w.layers), w.kv_heads, len(prefix), w.head_dim, device=self.device, dtype=self.dtype) for _ in range(2))
         self.prefix_hidden = torch.zeros(0, w.embed.shape[1], device=self.device)
         if prefix:
 
@@ -135,8 +150,8 @@ class LlamaNetwork:
             row = len(self.lengths)
             for run in runs if self.decode else ():
                 span = slice(run.begin, run.begin + run.rows * run.length)
-                for cache, new in ((self.keys, k), (self.values, v)):
-                    cache[layer, row : row + run.rows, :, : run.length] = new[span].view(run.rows, run.length, *new.shape[1:]).transpose(1, 2)
+                self.keys[layer, row : row + run.rows, ..., : run.length] = k[span].unflatten(0, (run.rows, run.length)).permute(0, 2, 3, 1)
+                self.values[layer, row : row + run.rows, :, : run.length] = v[span].unflatten(0, (run.rows, run.length)).transpose(1, 2)
                 row += run.rows
 
         ids = torch.tensor([token for tail in tails for token in tail], device=self.device)
@@ -153,15 +168,13 @@ class LlamaNetwork:
         w, rows = self.w, len(tokens)
         lengths = torch.as_tensor(self.lengths, device=self.device)
         each = torch.arange(rows, device=self.device)
-        longest = int(self.lengths.max()) + 1
-        mask = torch.zeros(rows, 1, longest, device=self.device).masked_fill_(torch.arange(longest, device=self.device) > lengths[:, None, None], -torch.inf)
-        mask = mask.repeat_interleave(w.kv_heads, 0)
+        groups = self._groups(self.lengths + 1)
         positions = lengths + self.shared
         x = torch.nn.functional.embedding(torch.as_tensor(tokens, device=self.device), w.embed)
         for i, layer in enumerate(w.layers):
             q, k, v = self._qkv(layer, x, positions)
-            self.keys[i][each, :, lengths], self.values[i][each, :, lengths] = k, v
-            x = self._feed(layer, x.add_(layer.out(self._attend_all(i, q, mask, longest))))
+            self.keys[i][each, ..., lengths], self.values[i][each, :, lengths] = k, v
+            x = self._feed(layer, x.add_(layer.out(self._attend_all(i, q, groups))))
         self.lengths = self.lengths + 1
         hidden = self._norm(x, w.norm)
         return Step(hidden, self.w.head(hidden))
@@ -177,8 +190,8 @@ class LlamaNetwork:
             order[free] = movers
             most = int(self.lengths[movers].max())
             to, source = (torch.as_tensor(rows, device=self.device) for rows in (free, movers))
-            for cache in (self.keys, self.values):
-                cache[:, to, :, :most] = cache[:, source, :, :most]
+            self.keys[:, to, ..., :most] = self.keys[:, source, ..., :most]
+            self.values[:, to, :, :most] = self.values[:, source, :, :most]
         self.lengths = self.lengths[order]
         return order
 
@@ -244,39 +257,65 @@ class LlamaNetwork:
 
         q, k, v = (x.unflatten(0, (run.rows, run.length)).transpose(1, 2) for x in (q, k, v))
 
-        def whole(prefix: torch.Tensor, cache: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+        def whole(prefix: torch.Tensor, cached: torch.Tensor | None, own: torch.Tensor) -> torch.Tensor:
             parts = [prefix[i].expand(run.rows, -1, -1, -1)] if self.shared else []
-            parts += [cache[i, run.row, None, :, : run.context]] if run.context else []
+            parts += [] if cached is None else [cached[None, :, : run.context]]
             return torch.cat([*parts, own], dim=2) if parts else own
 
-        k, v = whole(self.prefix_keys, self.keys, k), whole(self.prefix_values, self.values, v)
+        k = whole(self.prefix_keys, self.keys[i, run.row].transpose(1, 2) if run.context else None, k)
+        v = whole(self.prefix_values, self.values[i, run.row] if run.context else None, v)
         out = torch.nn.functional.scaled_dot_product_attention(
             q, k, v, attn_mask=run.mask, is_causal=run.mask is None, scale=self.w.scale, enable_gqa=self.w.heads != self.w.kv_heads
         )
         return out.transpose(1, 2).flatten(0, 1)
 
-    def _attend_all(self, i: int, q: torch.Tensor, mask: torch.Tensor, longest: int) -> torch.Tensor:
-        """One query for each row: (b, heads, head_dim) -> (b, heads * head_dim). mask: (b * kv_heads, 1, longest)."""
+    def _attend_all(self, i: int, q: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:
+        """One query for each row: (b, heads, head_dim) -> (b, heads * head_dim)."""
         import torch
 
-        w, rows = self.w, len(q)
-        group, prefix = w.heads // w.kv_heads, self.shared
-        q = q.reshape(rows * w.kv_heads, group, w.head_dim)
-        keys, values = (cache[i, :rows].flatten(0, 1)[:, :longest] for cache in (self.keys, self.values))
-        scores = torch.empty(rows * w.kv_heads, group, prefix + longest, device=self.device, dtype=torch.float32)
-        torch.add(mask, torch.bmm(q, keys.transpose(1, 2)), alpha=w.scale, out=scores[..., prefix:])
+        w, rows, prefix = self.w, len(q), self.shared
+        q = q.unflatten(1, (w.kv_heads, -1))  # (b, kv_heads, group, head_dim)
         if prefix:
             # All rows read the same keys: one product for each head instead of one for each row.
-            together = q.view(rows, w.kv_heads, -1, w.head_dim).transpose(0, 1).flatten(1, 2)
-            before = torch.bmm(together, self.prefix_keys[i].transpose(1, 2)).mul_(w.scale)
-            scores.view(rows, w.kv_heads, group, -1)[..., :prefix] = before.view(w.kv_heads, rows, group, prefix).transpose(0, 1)
-        weight = scores.softmax(-1).to(self.dtype)
-        out = torch.bmm(weight[..., prefix:], values)
+            before = torch.bmm(q.transpose(0, 1).flatten(1, 2), self.prefix_keys[i].transpose(1, 2)).mul_(w.scale).unflatten(1, (rows, -1))
+            shares = torch.empty(before.shape, device=self.device, dtype=self.dtype)  # (kv_heads, b, group, prefix)
+        out = torch.empty(q.shape, device=self.device, dtype=self.dtype)
+        for group in groups:
+            some = slice(group.begin, group.end)
+            keys, values = self.keys[i, some, ..., : group.longest].flatten(0, 1), self.values[i, some].flatten(0, 1)[:, : group.longest]
+            scores = torch.bmm(q[some].flatten(0, 1), keys)
+            scores = torch.add(group.mask, scores, alpha=w.scale)
+            if prefix:
+                scores = torch.cat([before[:, some].transpose(0, 1).flatten(0, 1), scores], dim=-1)
+            weight = scores.softmax(-1).to(self.dtype)
+            if prefix:
+                shares[:, some] = weight[..., :prefix].unflatten(0, (-1, w.kv_heads)).transpose(0, 1)
+            out[some] = torch.bmm(weight[..., prefix:], values).unflatten(0, (-1, w.kv_heads))
         if prefix:
-            together = weight.view(rows, w.kv_heads, group, -1)[..., :prefix].transpose(0, 1).flatten(1, 2)
-            before = torch.bmm(together, self.prefix_values[i])
-            out.view(rows, w.kv_heads, group, -1).add_(before.view(w.kv_heads, rows, group, w.head_dim).transpose(0, 1))
-        return out.view(rows, -1)
+            out += torch.bmm(shares.flatten(1, 2), self.prefix_values[i]).unflatten(1, (rows, -1)).transpose(0, 1)
+        return out.flatten(1)
+
+    def _groups(self, lengths: np.ndarray) -> list[Group]:
+        """Neighbouring rows that are attended to together, up to their greatest length: split where padding costs more than a call."""
+        import torch
+
+        position = 2 * self.w.kv_heads * self.w.head_dim * self.keys.element_size()
+        ends: list[tuple[int, int]] = []  # (end, longest)
+        begin = 0
+        for at in range(0, len(lengths), BLOCK):
+            end, longest = min(at + BLOCK, len(lengths)), int(lengths[at : at + BLOCK].max())
+            if ends and (abs(longest - ends[-1][1]) * (end - at if longest < ends[-1][1] else at - begin) * position) < WASTE:
+                ends[-1] = end, max(longest, ends[-1][1])
+            else:
+                begin = at
+                ends.append((end, longest))
+        groups, begin = [], 0
+        for end, longest in ends:
+            own = torch.as_tensor(lengths[begin:end], device=self.device).repeat_interleave(self.w.kv_heads)[:, None, None]
+            mask = torch.zeros(len(own), 1, longest, device=self.device).masked_fill_(torch.arange(longest, device=self.device) >= own, -torch.inf)
+            groups.append(Group(begin, end, longest, mask))
+            begin = end
+        return groups
 
     def _feed(self, layer: weights.Layer, x: torch.Tensor) -> torch.Tensor:
         """The feed-forward block, added to x in place."""

@@ -16,20 +16,30 @@ if TYPE_CHECKING:
     import torch
 
 
+# Rows of logits that token_statistics works on at once on a CPU.
+ROWS_IN_CACHE = 4
+
+
 def token_statistics(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(b, v) -> the likeliest token (b,), and (b, 3): entropy, its log-probability, log p1 - log p2 (nats).
+    """(b, v) -> the likeliest token (b,), and (b, 3): entropy, its log-probability, log p1 - log p2 (nats). Overwrites float32 logits.
 
     Entropy as log Z - sum(e^(x-m) (x-m)) / Z: the usual log Z - sum(p x) cancels and loses three digits.
     """
     import torch
 
-    top, token = logits.float().max(dim=1)
-    x = logits.float() - top[:, None]
-    e = x.exp()
-    z = e.sum(1)
-    entropy = z.log() - torch.einsum("bv,bv->b", e, x) / z
-    second = x.scatter(1, token[:, None], -torch.inf).amax(1)
-    return token, torch.stack([entropy, -z.log(), -second], dim=1)
+    some = ROWS_IN_CACHE if logits.device.type == "cpu" else len(logits)
+    tokens, found = [], []
+    for x in logits.float().split(some):  # a few rows stay in the cache from the first pass over them to the last
+        top, token = x.max(dim=1)
+        chosen = token[:, None]
+        x = x.sub_(top[:, None])
+        second = x.scatter_(1, chosen, -torch.inf).amax(1)
+        e = x.scatter_(1, chosen, 0.0).exp()
+        z = e.sum(1)
+        entropy = z.log() - torch.linalg.vecdot(e, x) / z
+        tokens.append(token)
+        found.append(torch.stack([entropy, -z.log(), -second], dim=1))
+    return torch.cat(tokens), torch.cat(found)
 
 
 class Tally:
