@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .. import seeds
-from .generate import decode, minibatches, prefill
 from .load import Loaded
+from .losses import longest_first
+from .network import open_network
 from .render import Rendered
 
 if TYPE_CHECKING:
@@ -35,28 +36,34 @@ def sample(
     """
     import torch
 
+    if not prompts:
+        return Sampled([], np.zeros((0, samples), dtype=np.int32))
     texts: list[list[str]] = [[] for _ in prompts]
     counts = np.zeros((len(prompts), samples), dtype=np.int32)
-    for rows in minibatches(prompts, max(1, minibatch // samples)):
-        uniform = np.stack([seeds.generator(seed, "sample", prompts[row].id, i).random(max_new_tokens) for row in rows for i in range(samples)])
-        said: list[list[int]] = [[] for _ in uniform]
-
-        def choose(alive: np.ndarray, hidden: torch.Tensor, logits: torch.Tensor, uniform=uniform, said=said) -> torch.Tensor:
-            token = draw(logits, torch.from_numpy(np.array([uniform[row, len(said[row])] for row in alive])).to(logits.device), temperature)
-            for row, number in zip(alive, token.tolist(), strict=True):
-                said[row].append(number)
-            return token
-
-        with torch.inference_mode():
-            (hidden, logits, mask, cache), _ = prefill(loaded, [prompts[row] for row in rows], None, decode=True)
-            cache.batch_repeat_interleave(samples)
-            again = (part.repeat_interleave(samples, dim=0) for part in (hidden, logits, mask))
-            decode(loaded, *again, cache, stops, max_new_tokens, choose)
-        answers = [tokens[:-1] if tokens[-1] in stops else tokens for tokens in said]
-        spoken = loaded.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        for place, row in enumerate(rows):
-            own = slice(place * samples, (place + 1) * samples)
-            texts[row], counts[row] = spoken[own], [len(tokens) for tokens in said[own]]
+    order, size = longest_first(prompts), max(1, minibatch // samples)
+    with torch.inference_mode():
+        network = open_network(loaded, prompts, None, minibatch=size * samples, room=max_new_tokens, copies=samples)
+        for some in (order[at : at + size] for at in range(0, len(order), size)):
+            uniform = np.stack([seeds.generator(seed, "sample", prompts[row].id, i).random(max_new_tokens) for row in some for i in range(samples)])
+            logits = network.admit([prompts[row] for row in some]).logits.repeat_interleave(samples, dim=0)
+            network.repeat(samples)
+            said: list[list[int]] = [[] for _ in uniform]
+            alive = np.arange(len(said))
+            for step in range(max_new_tokens):
+                drawn = draw(logits, torch.from_numpy(uniform[alive, step]).to(logits.device), temperature).cpu().numpy()
+                for row, token in zip(alive, drawn.tolist(), strict=True):
+                    said[row].append(token)
+                going = np.array([token not in stops and step + 1 < max_new_tokens for token in drawn.tolist()])
+                kept = network.keep(going)
+                if not len(kept):
+                    break
+                alive = alive[kept]
+                logits = network.step(drawn[kept]).logits
+            answers = [tokens[:-1] if tokens[-1] in stops else tokens for tokens in said]
+            spoken = loaded.tokenizer.batch_decode(answers, skip_special_tokens=True)
+            for place, row in enumerate(some):
+                own = slice(place * samples, (place + 1) * samples)
+                texts[row], counts[row] = spoken[own], [len(tokens) for tokens in said[own]]
     return Sampled(texts, counts)
 
 
