@@ -6,10 +6,10 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import ConfigError, DataError, near
+from ..errors import ConfigError, DataError
 from ..pools.flan import read_tsv
 from .bbh_data import NEXT, THINK
-from .items import Benchmark, Item, draw
+from .items import Benchmark, Item, chosen_tasks, draw
 
 HEAD = "Answer the questions."
 
@@ -21,14 +21,10 @@ def flan(
     without one $OUTLAY_DATA/flan_v2_cot. Worked examples (default: three) are rows of the same file drawn by hash, and are
     never asked. max_items: of each file. The prompts have the form of BBH's. Raises DataError or ConfigError."""
     files = _files(file)
-    for task in tasks:
-        if task not in files:
-            raise ConfigError(f"FLAN CoT has no task '{task}'; {near(task, files)}")
     shots = 3 if shots is None else shots
     items = {}
-    for task, path in files.items():
-        if tasks and task not in tasks:
-            continue
+    for task in chosen_tasks("FLAN CoT", tasks, files):
+        path = files[task]
         rows = [(prompt.strip(), answer.strip(), rationale.strip()) for prompt, answer, rationale in read_tsv(path)]
         if not 0 <= shots < len(rows):
             raise ConfigError(f"FLAN CoT: shots = {shots}, and {path} has {len(rows)} rows; choose 0 to {len(rows) - 1}")

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ..errors import ConfigError, DataError, near
+from ..errors import ConfigError, DataError
 from ..pools.hub import HubPool
-from .items import Benchmark, Item, draw
+from .items import Benchmark, Item, chosen_tasks, draw
 
 LETTERS = ("A", "B", "C", "D")
 HUB = "cais/mmlu"
 HEADER = ["question", "choice0", "choice1", "choice2", "choice3", "answer"]
-# Below this, letters are near chance for most models while cloze is not (Gu et al. 2024, arXiv 2406.08446, section 3).
+# Below this, letters are near chance for most models while cloze is not (Gu et al. 2024, arXiv 2406.08446).
 SMALL = 2_000_000_000
 SUBJECTS = tuple(
     """abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
@@ -29,7 +29,6 @@ SUBJECTS = tuple(
     moral_scenarios nutrition philosophy prehistory professional_accounting professional_law professional_medicine
     professional_psychology public_relations security_studies sociology us_foreign_policy virology world_religions""".split()
 )
-Style = Literal["auto", "letter", "cloze"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +49,12 @@ def mmlu(
 
     Raises DataError for data that is missing or malformed, ConfigError for an unknown subject or too many shots.
     """
-    for task in tasks:
-        if task not in SUBJECTS:
-            raise ConfigError(f"MMLU has no subject '{task}'; {near(task, SUBJECTS)}")
+    subjects = chosen_tasks("MMLU", tasks, SUBJECTS)
     if max_items is not None and max_items < 1:
         raise ConfigError(f"MMLU: max_items = {max_items}; it must be at least 1, or null for all")
-    read, where = _source(folder, [s for s in SUBJECTS if not tasks or s in tasks])
+    read, where = _source(folder, subjects)
     items = {}
-    for subject in SUBJECTS:
-        if tasks and subject not in tasks:
-            continue
+    for subject in subjects:
         dev, test = read(subject, "dev"), read(subject, "test")
         if not 0 <= shots <= len(dev):
             raise ConfigError(f"MMLU: shots = {shots}, and subject {subject} has {len(dev)} dev questions; choose 0 to {len(dev)}")
