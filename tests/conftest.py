@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+CHARACTERS = "\n abcdefghijklmnopqrstuvwxyz?:QA"
+CHAT = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}Q: {{ m['content'] }}\n{% else %}A: {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
+
 SMALL = {
     "name": "small",
     "pool": {"use": "toy", "size": 120},
@@ -85,3 +88,32 @@ def outlay_data():
     if "OUTLAY_DATA" not in os.environ:
         pytest.skip("OUTLAY_DATA is not set; it names the folder that holds flan_v2_cot")
     return Path(os.environ["OUTLAY_DATA"])
+
+
+@pytest.fixture(scope="session")
+def random_llama(tmp_path_factory):
+    """The address of a random two-layer Llama of 32 characters. Large weights, so that it is sure enough of its tokens for ties to be out of reach."""
+    torch = pytest.importorskip("torch")
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from outlay.types import Model
+
+    folder = tmp_path_factory.mktemp("base", numbered=False) / "base0"
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<bos>", "<eos>", "<unk>", *CHARACTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>")
+    fast.chat_template = CHAT
+    fast.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=96, initializer_range=0.3, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        model = LlamaForCausalLM(config)
+        model.lm_head.weight.data[2] += 0.15  # some responses end by themselves
+    model.save_pretrained(folder)
+    return Model(str(folder))

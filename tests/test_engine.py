@@ -18,8 +18,6 @@ from outlay.types import Annotation, Model, Pool, Prompt
 
 torch = pytest.importorskip("torch")
 
-CHARACTERS = "\n abcdefghijklmnopqrstuvwxyz?:QA"
-CHAT = "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}Q: {{ m['content'] }}\n{% else %}A: {{ m['content'] }}{{ eos_token }}{% endif %}{% endfor %}{% if add_generation_prompt %}A: {% endif %}"
 CPU = Runtime(device="cpu")
 UNCERTAINTY = frozenset({"mean_entropy", "max_entropy", "sum_logprob", "mean_logprob", "mean_margin", "min_margin"})
 ALL = UNCERTAINTY | {"embedding"}
@@ -27,29 +25,8 @@ TEXTS = [" ".join("abcdefghijklmnop"[(7 * i + j) % 16] * (1 + (i + j) % 3) for j
 
 
 @pytest.fixture(scope="session")
-def base(tmp_path_factory):
-    """A folder with a random model. Large weights, so that it is sure enough of its tokens for ties to be out of reach."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    folder = tmp_path_factory.mktemp("base", numbered=False) / "base0"
-    vocabulary = {token: i for i, token in enumerate(["<pad>", "<bos>", "<eos>", "<unk>", *CHARACTERS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>", unk_token="<unk>")
-    fast.chat_template = CHAT
-    fast.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=96, initializer_range=0.3, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        model = LlamaForCausalLM(config)
-        model.lm_head.weight.data[2] += 0.15  # some responses end by themselves
-    model.save_pretrained(folder)
-    return Model(str(folder))
+def base(random_llama):
+    return random_llama
 
 
 def pool(texts=TEXTS, ids=None):
@@ -140,7 +117,7 @@ def test_embedding_ignores_the_template_around_the_text(base):
 
 
 def test_entropy_of_known_logits_has_the_right_sign_and_scale():
-    from outlay.engine.generate import token_statistics
+    from outlay.engine.statistics import token_statistics
 
     logits = torch.full((3, 50), 7.0)
     logits[1, 4] = 1000.0
@@ -300,7 +277,7 @@ def sft(method="lora", **options):
 
 
 def nll(model, prompts=PROMPTS, responses=None):
-    from outlay.engine.generate import response_nll
+    from outlay.engine.losses import response_nll
     from outlay.engine.render import format_of, pairs
 
     loaded = load(model, CPU)
@@ -363,7 +340,7 @@ def test_training_leaves_the_global_generators_alone(base, tmp_path):
 
 
 def test_only_response_tokens_reach_the_head_and_the_loss(base):
-    from outlay.engine.generate import token_losses
+    from outlay.engine.losses import token_losses
     from outlay.engine.render import format_of, pairs
 
     loaded = load(base, CPU)

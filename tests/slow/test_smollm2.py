@@ -60,8 +60,8 @@ def test_any_minibatch_gives_the_same_answers_and_signals(loaded):
 
 
 def test_a_few_updates_lower_the_nll_of_what_was_bought(loaded, tmp_path):
-    from outlay.engine.generate import response_nll
     from outlay.engine.load import load
+    from outlay.engine.losses import response_nll
     from outlay.engine.render import format_of, pairs
 
     prompts = [Prompt(q, q) for q in QUESTIONS[:8]]

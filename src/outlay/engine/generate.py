@@ -1,47 +1,41 @@
-"""Greedy decoding in minibatches, with what the model says of itself reduced token by token; and the NLL of given responses.
+"""Greedy decoding of many prompts, with what the model says of itself reduced token by token, and an embedding from the same pass.
 
-n prompts, b rows in a minibatch, t tokens, d hidden width, v vocabulary. All statistics are in nats, in float32, over the whole
-vocabulary of the model; sums over tokens are kept in float64.
+n prompts, b rows in a minibatch, t tokens, d hidden width, v vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import ConfigError
 from ..types import Floats
 from .load import Loaded
+from .losses import longest_first
+from .network import EmbeddingSpec, HFNetwork, common_prefix
 from .render import Rendered
+from .statistics import Tally, check_finite
+from .stops import Until
 
-if TYPE_CHECKING:
-    import torch
-
-# Logits that response_nll keeps at once (256 MiB in float32).
-MOST_LOGITS = 1 << 26
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EmbeddingSpec:
-    """Which vector stands for a prompt. layer: index into Hugging Face's `hidden_states` (-1: the last, after the final norm).
-    pooling: "mean" over the tokens of the user's text, or "last": the position from which the response is generated.
-    normalise: to length 1."""
-
-    layer: int = -1
-    pooling: Literal["mean", "last"] = "mean"
-    normalise: bool = True
+# row, tokens, stopped
+OnFinish = Callable[[int, list[int], bool], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Rows are in the order of the prompts. `tokens`: the response without its end token. `stopped`: it ended by itself.
-    `signals`: (n,) float32 each, over the generated tokens including the end token; empty without decoding. `embedding`: (n, d)."""
+    """Rows are in the order of the prompts.
+
+    `tokens`: the response without its end token. `texts`: it as text, special tokens left out. `stopped`: it ended by itself, at an end
+    token or a string of `until`. `response_tokens`: all tokens that were generated, and `signals` ((n,) float32 each; empty without
+    decoding) are over all of these: the end token, and the tokens of the string that ended the response, belong to them, because
+    the model chose to end there. `embedding`: (n, d).
+    """
 
     tokens: list[list[int]]
+    texts: list[str]
     stopped: np.ndarray
     response_tokens: np.ndarray
     signals: dict[str, Floats]
@@ -49,211 +43,76 @@ class Generated:
 
 
 def generate(
-    loaded: Loaded, prompts: Sequence[Rendered], *, stops: frozenset[int], max_new_tokens: int, minibatch: int, embedding: EmbeddingSpec | None = None
+    loaded: Loaded,
+    prompts: Sequence[Rendered],
+    *,
+    stops: frozenset[int],
+    max_new_tokens: int,
+    minibatch: int,
+    embedding: EmbeddingSpec | None = None,
+    until: Sequence[str] = (),
+    on_finish: OnFinish | None = None,
 ) -> Generated:
-    """Respond to each prompt with at most `max_new_tokens` tokens (0: only embed). Raises DataError where a number is not finite."""
+    """Respond to each prompt with at most `max_new_tokens` tokens (0: only embed).
+
+    A beginning that all prompts share is read once. until: a response ends before the first of these strings in its text; its
+    tokens are then the fewest that hold that text (the last one may hold the beginning of the string too, so cut texts, not
+    tokens). on_finish: called with (row, tokens, stopped) as each response ends, in any order; not called when nothing is decoded.
+    Raises ConfigError for an empty string in `until`, DataError where a number is not finite.
+    """
     import torch
 
+    if isinstance(until, str) or "" in until:
+        raise ConfigError(f"until = {until!r}: it must be a list of strings, none of them empty")
+    end = Until(loaded, tuple(until))
     n = len(prompts)
     tokens: list[list[int]] = [[] for _ in range(n)]
+    texts = [""] * n
     stopped, counts = np.zeros(n, dtype=bool), np.zeros(n, dtype=np.int32)
-    signals: dict[str, Floats] = {}
-    vectors = None
-    for rows in _minibatches(prompts, minibatch):
-        with torch.inference_mode():
-            state, vector = _prefill(loaded, [prompts[row] for row in rows], embedding, decode=max_new_tokens > 0)
-            if vector is not None:
-                vectors = np.empty((n, vector.shape[1]), dtype=np.float32) if vectors is None else vectors
-                vectors[rows] = vector.cpu().numpy()
-            if max_new_tokens > 0:
-                tally = _decode(loaded, *state, stops, max_new_tokens)
-                for row, ids in zip(rows, tally.tokens, strict=True):
-                    stopped[row] = ids[-1] in stops
-                    counts[row] = len(ids)
-                    tokens[row] = ids[:-1] if stopped[row] else ids
-                for name, values in tally.signals().items():
-                    signals.setdefault(name, np.empty(n, dtype=np.float32))[rows] = values
+    vectors: Floats | None = None
+    tally = Tally(n)
+
+    def choose(rows: np.ndarray, hidden: torch.Tensor, logits: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """The next token of each row, and which rows go on; the others are finished."""
+        chosen = tally.read(rows, hidden, logits)
+        going = np.ones(len(rows), dtype=bool)
+        for i, row in enumerate(rows):
+            said = tally.tokens[row]
+            at = None
+            if said[-1] in stops:
+                tokens[row], stopped[row] = said[:-1], True
+            elif (at := end.begins(said)) is not None:
+                tokens[row], stopped[row] = end.cut(said, at), True
+            elif len(said) == max_new_tokens:
+                tokens[row] = list(said)
+            else:
+                continue
+            going[i] = False
+            counts[row], texts[row] = len(said), end.text(tokens[row])[:at]
+            if on_finish is not None:
+                on_finish(int(row), tokens[row], bool(stopped[row]))
+        return chosen, going
+
+    queue = deque(longest_first(prompts))
+    with torch.inference_mode():
+        network = HFNetwork(loaded, common_prefix(prompts), embedding, decode=max_new_tokens > 0)
+        while queue:
+            rows = np.array([queue.popleft() for _ in range(min(minibatch, len(queue)))])
+            step = network.admit([prompts[row] for row in rows])
+            if step.vectors is not None:
+                vectors = np.empty((n, step.vectors.shape[1]), dtype=np.float32) if vectors is None else vectors
+                vectors[rows] = step.vectors.cpu().numpy()
+            if max_new_tokens == 0:
+                continue
+            while True:
+                chosen, going = choose(rows, step.hidden, step.logits)
+                if not going.all():
+                    kept = network.keep(going)
+                    rows, chosen = rows[kept], chosen[kept]
+                if not len(rows):
+                    break
+                step = network.step(chosen)
+    signals = tally.signals() if n and max_new_tokens else {}
     for name, values in [*signals.items(), ("embedding", vectors)]:
         check_finite(name, values, prompts)
-    return Generated(tokens, stopped, counts, signals, vectors)
-
-
-def check_finite(name: str, values: Floats | None, prompts: Sequence[Rendered]) -> None:
-    """Raises DataError naming the first prompt with NaN or infinity. values: (n,) or (n, d)."""
-    if values is None or np.isfinite(values).all():
-        return
-    bad = np.flatnonzero(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
-    raise DataError(f"{name} of prompt '{prompts[bad[0]].id}' is not a finite number ({len(bad)} prompts); the weights may have diverged (lower the learning rate) or need dtype: float32")
-
-
-def response_nll(loaded: Loaded, pairs: Sequence[Rendered], *, minibatch: int) -> dict[str, np.ndarray]:
-    """Negative log-likelihood of given responses with their end token -> "nll" (mean per token, nats), "nll_sum", "response_tokens"; (n,)."""
-    import torch
-
-    total = np.empty(len(pairs), dtype=np.float64)
-    counts = np.array([len(p.ids) - p.answer for p in pairs], dtype=np.int32)
-    for rows in _minibatches(pairs, minibatch, most_answers=max(1, MOST_LOGITS // loaded.arch.vocabulary)):
-        with torch.inference_mode():
-            losses, owner = token_losses(loaded.model, [pairs[row] for row in rows])
-            total[rows] = torch.zeros(len(rows), dtype=torch.float64).index_add_(0, owner.cpu(), losses.double().cpu()).numpy()
-    check_finite("the NLL of the response", total, pairs)
-    return {"nll": (total / np.maximum(counts, 1)).astype(np.float32), "nll_sum": total.astype(np.float32), "response_tokens": counts}
-
-
-def token_losses(model, pairs: Sequence[Rendered]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy (nats) of every response token, end token included, and the row it belongs to: two (total,) tensors, row by row.
-
-    Prompts and padding get no loss: the LM head is applied only at the positions that predict response tokens.
-    """
-    import torch
-
-    device = next(model.parameters()).device
-    longest = max(len(p.ids) for p in pairs)
-    ids = torch.zeros(len(pairs), longest, dtype=torch.long)
-    predicting = torch.zeros(len(pairs), longest, dtype=torch.bool)
-    for i, pair in enumerate(pairs):
-        ids[i, : len(pair.ids)] = torch.tensor(pair.ids)
-        predicting[i, pair.answer - 1 : len(pair.ids) - 1] = True
-    owner, position = predicting.nonzero(as_tuple=True)
-    targets = ids[owner, position + 1].to(device)
-    # Padding is on the right and attention is causal: no real token can see it, so no mask is needed.
-    with _head_reads(model, lambda hidden: hidden[owner, position][None]):
-        logits = model(input_ids=ids.to(device), use_cache=False).logits[0]
-    return torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none"), owner
-
-
-def _minibatches(prompts: Sequence[Rendered], size: int, *, most_answers: int | None = None) -> Iterator[list[int]]:
-    """Row numbers, longest texts first. Equal lengths go by their tokens, so minibatches do not depend on the order of the rows."""
-    order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row].ids), prompts[row].ids, row))
-    batch: list[int] = []
-    answers = 0
-    for row in order:
-        more = len(prompts[row].ids) - prompts[row].answer
-        if batch and (len(batch) == size or (most_answers is not None and answers + more > most_answers)):
-            yield batch
-            batch, answers = [], 0
-        batch.append(row)
-        answers += more
-    if batch:
-        yield batch
-
-
-@contextmanager
-def _head_reads(model, choose: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Within the block the LM head gets only `choose(hidden)` of the hidden states (b, t, d) after the final norm.
-
-    A hook, because scaling and soft-capping of the logits, which differ between families, then stay in the model's own code.
-    """
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (choose(inputs[0]),))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _prefill(loaded: Loaded, prompts: Sequence[Rendered], spec: EmbeddingSpec | None, *, decode: bool):
-    """Read left-padded prompts -> ((logits at the last position (b, v), mask (b, t), cache), embedding (b, d) or None)."""
-    import torch
-    from transformers import DynamicCache
-
-    longest = max(len(p.ids) for p in prompts)
-    ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    users = torch.zeros(len(prompts), longest)
-    for i, prompt in enumerate(prompts):
-        pad = longest - len(prompt.ids)
-        ids[i, pad:] = torch.tensor(prompt.ids)
-        mask[i, pad:] = 1
-        users[i, pad + prompt.user[0] : pad + prompt.user[1]] = 1
-    device = loaded.model.device
-    ids, mask, users = ids.to(device), mask.to(device), users.to(device)
-    cache = DynamicCache(config=loaded.model.config) if decode else None
-    seen = []
-
-    def last_position(hidden: torch.Tensor) -> torch.Tensor:
-        seen.append(hidden)
-        return hidden[:, -1:] if decode else hidden[:, :0]
-
-    deeper = spec is not None and spec.layer != -1
-    with _head_reads(loaded.model, last_position):
-        out = loaded.model(
-            input_ids=ids, attention_mask=mask, position_ids=_positions(mask), past_key_values=cache, use_cache=decode, output_hidden_states=deeper
-        )
-    vector = None
-    if spec is not None:
-        hidden = (out.hidden_states[spec.layer] if deeper else seen[0]).float()
-        vector = hidden[:, -1] if spec.pooling == "last" else torch.einsum("btd,bt->bd", hidden, users) / users.sum(1, keepdim=True)
-        if spec.normalise:
-            vector = torch.nn.functional.normalize(vector, dim=1)
-    return (out.logits[:, -1] if decode else None, mask, cache), vector
-
-
-def _positions(mask: torch.Tensor) -> torch.Tensor:
-    """Positions count real tokens only, so that padding on the left shifts nothing. (b, t) -> (b, t)."""
-    return (mask.cumsum(1) - 1).clamp(min=0)
-
-
-def _decode(loaded: Loaded, logits: torch.Tensor, mask: torch.Tensor, cache, stops: frozenset[int], max_new_tokens: int) -> _Tally:
-    """Greedy decoding from the first logits. Rows that have ended leave the minibatch."""
-    import torch
-
-    tally = _Tally(len(logits))
-    alive = np.arange(len(logits))
-    ends = torch.tensor(sorted(stops), device=logits.device)
-    for step in range(max_new_tokens):
-        token, statistics = token_statistics(logits)
-        tally.add(alive, token.cpu().numpy(), statistics.double().cpu().numpy())
-        going = ~torch.isin(token, ends)
-        if step + 1 == max_new_tokens or not going.any():
-            break
-        if not going.all():
-            keep = going.nonzero(as_tuple=True)[0]
-            cache.batch_select_indices(keep)
-            token, mask, alive = token[keep], mask[keep], alive[keep.cpu().numpy()]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        logits = loaded.model(
-            input_ids=token[:, None], attention_mask=mask, position_ids=mask.sum(1, keepdim=True) - 1, past_key_values=cache, use_cache=True
-        ).logits[:, -1]
-    return tally
-
-
-def token_statistics(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(b, v) -> the likeliest token (b,), and (b, 3): entropy, its log-probability, log p1 - log p2 (nats).
-
-    Entropy as log Z - sum(e^(x-m) (x-m)) / Z: the usual log Z - sum(p x) cancels and loses three digits.
-    """
-    import torch
-
-    top, token = logits.float().max(dim=1)
-    x = logits.float() - top[:, None]
-    e = x.exp()
-    z = e.sum(1)
-    entropy = z.log() - torch.einsum("bv,bv->b", e, x) / z
-    second = x.scatter(1, token[:, None], -torch.inf).amax(1)
-    return token, torch.stack([entropy, -z.log(), -second], dim=1)
-
-
-class _Tally:
-    """Running sums and extremes of token statistics for the rows of one minibatch."""
-
-    def __init__(self, rows: int) -> None:
-        self.tokens: list[list[int]] = [[] for _ in range(rows)]
-        self.sums = np.zeros((rows, 3))
-        self.most_entropy = np.full(rows, -np.inf)
-        self.least_margin = np.full(rows, np.inf)
-
-    def add(self, rows: np.ndarray, tokens: np.ndarray, statistics: np.ndarray) -> None:
-        """One more token for these rows; statistics: (rows, 3) as from token_statistics."""
-        for row, token in zip(rows, tokens.tolist(), strict=True):
-            self.tokens[row].append(token)
-        self.sums[rows] += statistics
-        self.most_entropy[rows] = np.maximum(self.most_entropy[rows], statistics[:, 0])
-        self.least_margin[rows] = np.minimum(self.least_margin[rows], statistics[:, 2])
-
-    def signals(self) -> dict[str, Floats]:
-        means = self.sums / np.array([len(t) for t in self.tokens])[:, None]
-        return {
-            "mean_entropy": means[:, 0], "max_entropy": self.most_entropy,
-            "sum_logprob": self.sums[:, 1], "mean_logprob": means[:, 1],
-            "mean_margin": means[:, 2], "min_margin": self.least_margin,
-        }  # fmt: skip
+    return Generated(tokens, texts, stopped, counts, signals, vectors)

@@ -117,7 +117,7 @@ class SFT:
         """Run all updates on `network` in place -> their number."""
         import torch
 
-        from .generate import token_losses
+        from .losses import token_losses
 
         device = next(network.parameters()).device
         mixed = torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.method == "full" and self.runtime.dtype == "bfloat16")

@@ -41,8 +41,9 @@ class HeldOut:
     def __call__(self, model: Model, *, seed: int = 0) -> Evaluation:
         """Columns, (n_items,): id, group, response (the model's), correct, parsed (something, and not cut off), cut_off (no end token
         within max_new_tokens); with nll: nll (mean per token, nats), nll_sum, response_tokens (of the gold). `seed` is not used."""
-        from ..engine.generate import generate, response_nll
+        from ..engine.generate import generate
         from ..engine.load import load
+        from ..engine.losses import response_nll
         from ..engine.render import format_of, pairs, prompts
 
         items = self._read()
@@ -52,7 +53,7 @@ class HeldOut:
             form = format_of(loaded, self.runtime.template)
             asked = prompts(loaded, form, items["id"], items["text"], room=self.max_new_tokens)
             out = generate(loaded, asked, stops=form.stops, max_new_tokens=self.max_new_tokens, minibatch=self.runtime.minibatch)
-            said = loaded.tokenizer.batch_decode(out.tokens, skip_special_tokens=True)
+            said = out.texts
             lengths = [len(p.ids) for p in asked]
             cost = Cost(flops=flops.scoring(loaded.arch, lengths, out.response_tokens), prompt_tokens=sum(lengths), generated_tokens=int(out.response_tokens.sum()))
             parsed = np.array([bool(text.strip()) for text in said]) & out.stopped
