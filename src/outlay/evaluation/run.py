@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,13 +59,11 @@ def evaluate(config: EvalConfig, mode: Mode, *, quiet: bool = False) -> Done:
         loaded = load(Model(config.model_name), runtime) if before < len(bench.items) else None
         write_atomic(store.root / f"settings_{name}.json", dumps(settings))
         with runtime.active(), Progress(len(bench.items), before, quiet=quiet) as progress:
-            for _ in _answer(loaded, bench, journals, config, mode, progress):
-                pass
+            _answer(loaded, bench, journals, config, mode, progress)
         results = {task: journal.done for task, journal in journals.items()}
         files = [_text(store.root / f"{task}_{config.suffix}.txt", rows) for task, rows in results.items()]
         rows = summary.table(results)
-        flaws = {item: why for item, why in (bench.flaws or {}).items()}
-        files += summary.write(store.root, name, rows, {"settings": settings, "items": bench.fingerprint, "notes": notes, "flawed_items": flaws})
+        files += summary.write(store.root, name, rows, {"settings": settings, "items": bench.fingerprint, "notes": notes, "flawed_items": bench.flaws})
     too_long = [row for items in results.values() for row in items if row["too_long"]]
     if too_long and not quiet:
         first = too_long[0]
@@ -74,22 +71,25 @@ def evaluate(config: EvalConfig, mode: Mode, *, quiet: bool = False) -> Done:
     return Done(rows, files)
 
 
-def _answer(loaded: Any, bench: Benchmark, journals: dict[str, Journal], config: EvalConfig, mode: Mode, progress: Progress) -> Iterator[None]:
-    """Ask for what is missing, task by task."""
+def _answer(loaded: Any, bench: Benchmark, journals: dict[str, Journal], config: EvalConfig, mode: Mode, progress: Progress) -> None:
+    """Ask for what is missing: task by task, so that what its prompts share is read once, or all at once where they share nothing."""
     from ..evaluators.ask import Answered, ask
 
-    for task, journal in journals.items():
-        if journal.left:
+    def keep(answered: Answered) -> None:
+        task = answered.item.task
+        journal = journals[task]
+        journal.add(answered)
+        progress.item(task, sum(row["correct"] for row in journal.done), len(journal.done), len(journal.items))
 
-            def keep(answered: Answered, task: str = task, journal: Journal = journal) -> None:
-                journal.add(answered)
-                progress.item(task, sum(row["correct"] for row in journal.done), len(journal.done), len(journal.items))
-
-            try:
-                ask(loaded, bench, journal.left, chat=config.chat, max_new_tokens=_limit(config, mode), minibatch=config.batch_size, on_answer=keep)
-            finally:
+    parts = [[journal] for journal in journals.values()] if bench.alike else [list(journals.values())]
+    for part in parts:
+        left = [item for journal in part for item in journal.left]
+        try:
+            if left:
+                ask(loaded, bench, left, chat=config.chat, max_new_tokens=_limit(config, mode), minibatch=config.batch_size, on_answer=keep)
+        finally:
+            for journal in part:
                 journal.close()
-        yield
 
 
 def _benchmark(config: EvalConfig, mode: Mode, style: Any = None) -> Benchmark:
@@ -124,7 +124,7 @@ def _settings(config: EvalConfig, mode: Mode, bench: Benchmark, where: str) -> d
     common = {"mode": mode, "model_name": config.model_name, "weights": weights, "chat": config.chat, "dtype": config.dtype, "shots": config.shots, "seed": config.seed}
     if mode == "mmlu":
         return common | {"format": "cloze" if bench.per_character else "letter"}
-    return common | {"cot": config.cot, "max_new_tokens": _limit(config, mode), "until": list(UNTIL[bench.answers])}
+    return common | {"smoke": not bench.alike, "cot": config.cot, "max_new_tokens": _limit(config, mode), "until": list(UNTIL[bench.answers])}
 
 
 def _sizes(bench: Benchmark, config: EvalConfig) -> str:
