@@ -34,7 +34,7 @@ class Format:
     conversation. end: the token after a response. stops: tokens that end generation.
     """
 
-    template: Literal["chat", "plain"]
+    template: Literal["chat", "plain", "raw"]
     head: str
     tail: str
     lead: str
@@ -43,16 +43,18 @@ class Format:
 
 
 def format_of(loaded: Loaded, template: str) -> Format:
-    """The format for a runtime's `template` ("auto", "chat", "plain")."""
+    """The format for a runtime's `template` ("auto", "chat", "plain"), or "raw": the text as it stands, which the model goes on with."""
     tokenizer = loaded.tokenizer
     if template == "chat" and not tokenizer.chat_template:
         raise ConfigError("template 'chat' asks for the tokenizer's chat template, and it has none; use template: auto or plain")
     stops = getattr(loaded.model.generation_config, "eos_token_id", None)
     stops = set(stops if isinstance(stops, list) else [stops]) | {tokenizer.eos_token_id}
     stops.discard(None)
-    if template == "plain" or not tokenizer.chat_template:
+    if template in ("plain", "raw") or not tokenizer.chat_template:
         if tokenizer.eos_token_id is None:
             raise ConfigError("the tokenizer has no end token, so no response would ever end; set its eos_token")
+        if template == "raw":
+            return Format("raw", "", "", "", tokenizer.eos_token_id, frozenset(stops))
         return Format("plain", "", "\n", "", tokenizer.eos_token_id, frozenset(stops))
 
     opened = _chat(tokenizer, CONTENT)
@@ -74,12 +76,13 @@ def prompts(loaded: Loaded, form: Format, ids: Sequence[str], texts: Sequence[st
     if not ids:
         return []
     tokenizer = loaded.tokenizer
-    whole = [form.head + t + form.tail if form.template == "plain" else _chat(tokenizer, t) for t in texts]
+    plain = form.template != "chat"
+    whole = [form.head + t + form.tail if plain else _chat(tokenizer, t) for t in texts]
     # A chat template writes its own special tokens; a plain text gets those that the tokenizer puts around any text.
-    coded = tokenizer(whole, add_special_tokens=form.template == "plain", return_offsets_mapping=True, return_attention_mask=False, verbose=False)
+    coded = tokenizer(whole, add_special_tokens=plain, return_offsets_mapping=True, return_attention_mask=False, verbose=False)
     rendered = []
     for name, text, full, tokens, offsets in zip(ids, texts, whole, coded.input_ids, coded.offset_mapping, strict=True):
-        while form.template == "plain" and len(tokens) > 1 and tokens[-1] == tokenizer.eos_token_id:
+        while plain and len(tokens) > 1 and tokens[-1] == tokenizer.eos_token_id:
             tokens, offsets = tokens[:-1], offsets[:-1]  # the model is to go on here
         first, last = _content(full, text, form, name)
         inside = [i for i, (a, b) in enumerate(offsets) if a < last and b > first and b > a]

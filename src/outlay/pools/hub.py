@@ -83,7 +83,7 @@ class HubPool:
 
     def _rows(self) -> Any:
         """The wanted columns of every row, as dictionaries."""
-        data = self._load()
+        data = self.load()
         wanted = [self.messages] if self.messages else [name for name in (self.prompt, self.response) if name]
         wanted += [name for name in (self.group, self.id) if name]
         for name in wanted:
@@ -93,7 +93,8 @@ class HubPool:
         for part in data.select_columns(list(dict.fromkeys(wanted))).with_format("arrow").iter(batch_size=ROWS):
             yield from part.to_pylist()
 
-    def _load(self) -> Any:
+    def load(self) -> Any:
+        """The `datasets.Dataset`, all columns. ConfigError or DataError says what to do."""
         try:
             import datasets
         except ImportError:
