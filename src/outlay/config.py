@@ -106,7 +106,7 @@ class StudyConfig(_Section):
         for name in value:
             if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
                 raise ValueError(f"evaluator name '{name}' may only have letters, digits, '.', '_' and '-'")
-        return value
+        return {name: {"use": name, **spec} if isinstance(spec, dict) else spec for name, spec in value.items()}
 
 
 def _expand(value: Any, source: str) -> Any:
@@ -177,6 +177,11 @@ def _message(error: Any, where: str) -> str:
 
 def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """The study of a YAML or JSON file, with key=value overrides. Every mistake is a ConfigError that names key and fix."""
+    return validate(read(path, overrides), str(path))
+
+
+def read(path: Path, overrides: Sequence[str] = ()) -> dict:
+    """A YAML or JSON file as a mapping, with key=value overrides and environment variables put in; its keys are not checked."""
     if not path.is_file():
         raise ConfigError(f"config {path} does not exist; the folder configs/ of the repository has examples")
     try:
@@ -187,7 +192,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
         raise ConfigError(f"{path} must be a mapping of keys to values")
     for assignment in overrides:
         _override(raw, assignment)
-    return validate(_expand(raw, str(path)), str(path))
+    return _expand(raw, str(path))
 
 
 def validate(raw: dict, where: str = "config") -> StudyConfig:

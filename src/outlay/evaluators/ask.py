@@ -82,12 +82,15 @@ Finish = Callable[[int, Answered], None]
 def _generate(loaded: Loaded, bench: Benchmark, items: Sequence[Item], asked: Sequence[Rendered], stops: frozenset[int], most: int, minibatch: int, finish: Finish) -> None:
     from ..engine.generate import generate
 
+    until = UNTIL[bench.answers]
+
     def read(row: int, tokens: Sequence[int], stopped: bool) -> None:
         item, response = items[row], loaded.tokenizer.decode(tokens, skip_special_tokens=True)
+        response = response[: min((at for at in map(response.find, until) if at >= 0), default=None)]  # the last token may reach into it
         got = score(response, item.target, cot=bench.answers == "reasoned", question=item.question)
         finish(row, Answered(item, response, got.answer, got.parsed, got.correct, got.lenient, not stopped, prompt_tokens=len(asked[row].ids), tokens=len(tokens) + stopped))
 
-    generate(loaded, asked, stops=stops, max_new_tokens=most, minibatch=minibatch, until=UNTIL[bench.answers], on_finish=read)
+    generate(loaded, asked, stops=stops, max_new_tokens=most, minibatch=minibatch, until=until, on_finish=read)
 
 
 def _choose(loaded: Loaded, bench: Benchmark, items: Sequence[Item], asked: Sequence[Rendered], choices: Sequence[Sequence[tuple[int, ...]]], minibatch: int, finish: Finish) -> None:

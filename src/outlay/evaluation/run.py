@@ -1,0 +1,174 @@
+"""Evaluate a model on a benchmark: item by item into result files, then the summary. The same call again goes on where it stopped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, RunConflict
+from ..evaluators.items import Benchmark
+from ..store import Store, dumps, fingerprint, write_atomic
+from ..types import Model
+from . import summary
+from .config import EvalConfig, Mode
+from .journal import Journal
+from .progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What an evaluation gave: the rows of its table, and the files that it wrote."""
+
+    rows: list[dict[str, Any]]
+    files: list[Path]
+
+
+def evaluate(config: EvalConfig, mode: Mode, *, quiet: bool = False) -> Done:
+    """Evaluate, or go on with an evaluation; into config.output_dir, for each task TASK_MODEL.jsonl and TASK_MODEL.txt, then
+    summary_MODE_MODEL.json and .csv. What an earlier run has left there is kept.
+
+    Raises ConfigError or DataError for bad input before anything is written, RunConflict for results of other settings.
+    """
+    from ..engine.load import arch, load, resolve
+    from ..engine.runtime import Runtime
+
+    runtime = Runtime(dtype=config.dtype, device=config.device, minibatch=config.batch_size, threads=config.cores)
+    where = resolve(config.model_name)
+    notes = []
+    if mode == "mmlu":
+        style, why = _style(config, arch(config.model_name).parameters)
+        notes.append(f"MMLU in {why}")
+        bench = _benchmark(config, mode, style)
+    else:
+        bench = _benchmark(config, mode)
+    notes += [*bench.notes, _sizes(bench, config), *_flawed(bench)]
+    name = f"{mode}_{config.suffix}"
+    settings = _settings(config, mode, bench, where)
+    store = Store(_writable(config.output_dir))
+    with store.lock(f".lock_{name}"):
+        _same(store, f"settings_{name}.json", settings)
+        journals = {task: Journal(store.root / f"{task}_{config.suffix}.jsonl", fingerprint(settings), items) for task, items in bench.tasks.items()}
+        before = sum(len(journal.done) for journal in journals.values())
+        if not quiet:
+            for note in notes:
+                print(note, file=sys.stderr)
+            if before:
+                print(f"resuming: {before} of {len(bench.items)} items are there already", file=sys.stderr)
+        loaded = load(Model(config.model_name), runtime) if before < len(bench.items) else None
+        write_atomic(store.root / f"settings_{name}.json", dumps(settings))
+        with runtime.active(), Progress(len(bench.items), before, quiet=quiet) as progress:
+            for _ in _answer(loaded, bench, journals, config, mode, progress):
+                pass
+        results = {task: journal.done for task, journal in journals.items()}
+        files = [_text(store.root / f"{task}_{config.suffix}.txt", rows) for task, rows in results.items()]
+        rows = summary.table(results)
+        flaws = {item: why for item, why in (bench.flaws or {}).items()}
+        files += summary.write(store.root, name, rows, {"settings": settings, "items": bench.fingerprint, "notes": notes, "flawed_items": flaws})
+    too_long = [row for items in results.values() for row in items if row["too_long"]]
+    if too_long and not quiet:
+        first = too_long[0]
+        print(f"{len(too_long)} prompts do not fit into the model's context and count as wrong, the first is {first['id']} ({first['prompt_tokens']} tokens); use fewer shots", file=sys.stderr)
+    return Done(rows, files)
+
+
+def _answer(loaded: Any, bench: Benchmark, journals: dict[str, Journal], config: EvalConfig, mode: Mode, progress: Progress) -> Iterator[None]:
+    """Ask for what is missing, task by task."""
+    from ..evaluators.ask import Answered, ask
+
+    for task, journal in journals.items():
+        if journal.left:
+
+            def keep(answered: Answered, task: str = task, journal: Journal = journal) -> None:
+                journal.add(answered)
+                progress.item(task, sum(row["correct"] for row in journal.done), len(journal.done), len(journal.items))
+
+            try:
+                ask(loaded, bench, journal.left, chat=config.chat, max_new_tokens=_limit(config, mode), minibatch=config.batch_size, on_answer=keep)
+            finally:
+                journal.close()
+        yield
+
+
+def _benchmark(config: EvalConfig, mode: Mode, style: Any = None) -> Benchmark:
+    from ..evaluators.bbh import bbh
+    from ..evaluators.flan import flan
+    from ..evaluators.mmlu import mmlu
+
+    common = {"tasks": config.tasks, "max_items": config.MAX_EXAMPLES, "seed": config.seed}
+    if mode == "bbh":
+        return bbh(folder=config.bbh_dir, cot=config.cot, shots=config.shots, smoke=config.smoke, **common)
+    if mode == "flan":
+        return flan(file=config.flan_file, cot=config.cot, shots=config.shots, **common)
+    return mmlu(style=style, folder=config.mmlu_dir, shots=5 if config.shots is None else config.shots, **common)
+
+
+def _style(config: EvalConfig, parameters: int) -> tuple[str, str]:
+    from ..evaluators.mmlu import style_for
+
+    return style_for(parameters) if config.format == "auto" else (config.format, f"{config.format} format, as the config says")
+
+
+def _limit(config: EvalConfig, mode: Mode) -> int:
+    return {"bbh": config.BBH_MAX_TOKEN_LENGTH, "flan": config.FLAN_MAX_NEW_TOKENS, "mmlu": 0}[mode]
+
+
+def _settings(config: EvalConfig, mode: Mode, bench: Benchmark, where: str) -> dict[str, Any]:
+    """All that an answer depends on, but the item itself: results of other settings are never mixed with ours."""
+    from ..evaluators.ask import UNTIL
+    from ..store import hash_folder
+
+    weights = hash_folder(Path(where)) if Path(where).is_dir() else where
+    common = {"mode": mode, "model_name": config.model_name, "weights": weights, "chat": config.chat, "dtype": config.dtype, "shots": config.shots, "seed": config.seed}
+    if mode == "mmlu":
+        return common | {"format": "cloze" if bench.per_character else "letter"}
+    return common | {"cot": config.cot, "max_new_tokens": _limit(config, mode), "until": list(UNTIL[bench.answers])}
+
+
+def _sizes(bench: Benchmark, config: EvalConfig) -> str:
+    drawn = f", at most {config.MAX_EXAMPLES} of each (MAX_EXAMPLES; null: all)" if config.MAX_EXAMPLES else ""
+    return f"{len(bench.items)} items of {len(bench.tasks)} tasks{drawn}"
+
+
+def _flawed(bench: Benchmark) -> list[str]:
+    if not bench.flaws:
+        return []
+    first, why = next(iter(bench.flaws.items()))
+    return [f"{len(bench.flaws)} of them cannot be scored right for sure, e.g. {first}: {why}; they count as they stand, and the summary lists them"]
+
+
+def _writable(folder: Path) -> Path:
+    """The folder, made if it is not there. ConfigError if it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as bad:
+        raise ConfigError(f"the output folder {folder} cannot be written ({bad.strerror}); choose another with --out or output_dir") from None
+    return folder
+
+
+def _same(store: Store, path: str, settings: dict[str, Any]) -> None:
+    """RunConflict names the first setting in which the results in the folder differ."""
+    if not (store.root / path).exists():
+        return
+    old = store.read(path, dict)
+    for key in [*settings, *old]:
+        if old.get(key) != settings.get(key):
+            raise RunConflict(f"{store.root / path} says that results of another config are there: {key} was {old.get(key)!r}, is {settings.get(key)!r}; choose another folder with --out, or move those away")
+
+
+def _text(path: Path, rows: list[dict[str, Any]]) -> Path:
+    """Question and response of each item, and what was read out of it."""
+    parts = []
+    for row in rows:
+        verdict = "right" if row["correct"] else "right but for its form" if row["lenient"] else "wrong"
+        read = "prompt too long, not asked" if row["too_long"] else f"read {row['answer']!r}"
+        parts.append(f"[{row['id']}]\nQ: {row['question']}\nA: {row['response'].strip()}\n-> {read}, target {row['target']!r}: {verdict}\n")
+    write_atomic(path, "\n".join(parts).encode())
+    return path
+
+
