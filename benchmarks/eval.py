@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import dataclasses
-import logging
 import os
 import sys
 from pathlib import Path
@@ -23,7 +22,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from _common import interleaved, row, show
-from lm_eval.models.huggingface import HFLM
 
 from outlay.engine.generate import generate
 from outlay.engine.load import Loaded, load
@@ -98,7 +96,6 @@ def main() -> int:
     if args.quick:
         args.items, args.tokens, args.batches = 6, 24, [6]
 
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     loaded = load(Model(args.model), CPU)
     bench = bbh(folder=args.data, tasks=[args.task], max_items=args.items)
     with CPU.active(), lm_eval.opened(bench, bench.items, max_new_tokens=args.tokens) as found:
@@ -108,8 +105,7 @@ def main() -> int:
         ours(*same[:3], 1, args.items)  # what runs but once, such as building a kernel, is not timed
 
         def hflm(minibatch: int):
-            lm = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=minibatch)
-            return lambda: lm.generate_until(task.instances, disable_tqdm=True)
+            return lambda: lm_eval.model(loaded, minibatch).generate_until(task.instances)
 
         sizes = sorted({size for size in args.batches if size <= args.items})
         best = sizes[0]

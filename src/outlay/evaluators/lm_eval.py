@@ -6,14 +6,14 @@ The harness's own task files are included and only their data replaced, so promp
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import io
 import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,12 @@ from .ask import Answered
 from .items import Benchmark, Item
 from .mmlu import LETTERS, reader
 
-# benchmark and kind of answer -> the harness's task file, and the metric that it reports first.
+# benchmark and kind of answer -> the harness's task file
 TEMPLATES = {
-    ("bbh", "reasoned"): ("bbh/cot_fewshot/{}.yaml", "exact_match"),
-    ("bbh", "direct"): ("bbh/fewshot/{}.yaml", "exact_match"),
-    ("mmlu", "letter"): ("mmlu/default/mmlu_{}.yaml", "acc"),
-    ("mmlu", "cloze"): ("mmlu/continuation/mmlu_{}.yaml", "acc_norm"),
+    ("bbh", "reasoned"): "bbh/cot_fewshot/{}.yaml",
+    ("bbh", "direct"): "bbh/fewshot/{}.yaml",
+    ("mmlu", "letter"): "mmlu/default/mmlu_{}.yaml",
+    ("mmlu", "cloze"): "mmlu/continuation/mmlu_{}.yaml",
 }
 INVALID = "[invalid]"  # what the harness reads where its filter finds nothing
 
@@ -40,29 +40,25 @@ def ask(
     loaded: Loaded, bench: Benchmark, items: Sequence[Item], *, minibatch: int, max_new_tokens: int, shots: int | None = None, folder: Path | None = None,
     on_answer: Callable[[Answered], None] | None = None,
 ) -> list[Answered]:  # fmt: skip
-    """As ask.ask, by the harness: put these items to the model; -> in their order.
+    """As ask.ask, by the harness: put these items to the model; -> in their order. The harness sends prompts of its own: as_sent().
 
     `answer` is what the harness's filter reads and `correct` its score; `lenient` is our rule on the same response, and `note` says
     why our strict rule scores it otherwise. A prompt that does not fit the context is cut at its beginning by the harness; it is
     marked `too_long`. shots, folder: as in opened(). Raises ConfigError as opened() does.
     """
     done: list[Answered | None] = [None] * len(items)
-    with opened(bench, items, shots=shots, folder=folder, max_new_tokens=max_new_tokens) as tasks, _own_limit(loaded):
-        with _quiet():
-            from lm_eval.evaluator import evaluate
-            from lm_eval.models.huggingface import HFLM
+    with opened(bench, items, shots=shots, folder=folder, max_new_tokens=max_new_tokens) as tasks, _quiet(), _own_limit(loaded):
+        from lm_eval.evaluator import evaluate
 
-            lm = HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=minibatch, max_length=loaded.context)
+        lm = model(loaded, minibatch)
         for name, task in tasks.items():
             mine = [row for row, item in enumerate(items) if item.task == name]
-            with _quiet():
-                lengths = [len(lm.tok_encode(prompt)) for prompt in rendered(task)]
+            lengths = [len(lm.tok_encode(prompt)) for prompt in rendered(task)]
             # As the harness orders them, and one minibatch at a time, so that an interrupted run loses no more than one.
             order = sorted(range(len(mine)), key=lambda i: -lengths[i])
             for start in range(0, len(order), minibatch):
                 part = sorted(order[start : start + minibatch])
-                with _quiet():
-                    out = evaluate(lm, {"tasks": {task.task_name: task}}, samples={task.task_name: part}, bootstrap_iters=0)
+                out = evaluate(lm, {"tasks": {task.task_name: task}}, samples={task.task_name: part}, bootstrap_iters=0)
                 for sample in out["samples"][task.task_name]:
                     i = sample["doc_id"]
                     read = _generated if bench.name == "bbh" else _chosen
@@ -71,6 +67,31 @@ def ask(
                     if on_answer is not None:
                         on_answer(answered)
     return [answered for answered in done if answered is not None]
+
+
+def as_sent(bench: Benchmark, *, shots: int | None = None, folder: Path | None = None) -> Benchmark:
+    """The benchmark with the prompts that the harness sends instead of ours. Options and errors as in opened()."""
+    items = {}
+    with opened(bench, bench.items, shots=shots, folder=folder) as tasks:
+        for name, task in tasks.items():
+            items[name] = [replace(item, prompt=prompt) for item, prompt in zip(bench.tasks[name], rendered(task), strict=True)]
+    note = f"prompts and scores of lm-evaluation-harness {version('lm_eval')}: what is called strict is its own score, lenient is our rule"
+    return replace(bench, tasks=items, notes=(*bench.notes, note))
+
+
+def model(loaded: Loaded, minibatch: int) -> Any:
+    """The harness's view of a loaded model, without its progress bars."""
+    from lm_eval.models.huggingface import HFLM
+
+    class Silent(HFLM):
+        def generate_until(self, requests, disable_tqdm=True):
+            return super().generate_until(requests, disable_tqdm=True)
+
+        def loglikelihood(self, requests, disable_tqdm=True):
+            return super().loglikelihood(requests, disable_tqdm=True)
+
+    with _quiet():
+        return Silent(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=minibatch, max_length=loaded.context)
 
 
 @contextmanager
@@ -85,7 +106,7 @@ def opened(bench: Benchmark, items: Sequence[Item], *, shots: int | None = None,
     kind = bench.answers if bench.answers != "chosen" else "cloze" if bench.per_character else "letter"
     if (bench.name, kind) not in TEMPLATES:
         raise ConfigError(f"backend 'lm-eval' evaluates bbh and mmlu, not {bench.name}; leave the backend out")
-    template, _ = TEMPLATES[bench.name, kind]
+    template = TEMPLATES[bench.name, kind]
     names = list(dict.fromkeys(item.task for item in items))
     rows = _bbh_rows(items) if bench.name == "bbh" else _mmlu_rows(items, names, folder)
     with tempfile.TemporaryDirectory(prefix="outlay-lm-eval-") as place:
@@ -108,11 +129,12 @@ def opened(bench: Benchmark, items: Sequence[Item], *, shots: int | None = None,
 
 
 def installed() -> Path:
-    """The folder of the harness's task files. Raises ConfigError if it is not installed."""
-    spec = importlib.util.find_spec("lm_eval")
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError("backend 'lm-eval' needs lm-evaluation-harness, which is not installed; run: pip install 'outlay[lm-eval]'")
-    return Path(spec.submodule_search_locations[0]) / "tasks"
+    """The folder of the harness's task files. Raises ConfigError if it, or something that it needs, is not installed."""
+    try:
+        import lm_eval.evaluator
+    except ImportError as missing:
+        raise ConfigError(f"backend 'lm-eval' needs lm-evaluation-harness with all that it needs ({missing}); run: pip install 'outlay[lm-eval]'") from None
+    return Path(lm_eval.__file__).parent / "tasks"
 
 
 def rendered(task: Any) -> list[str]:
@@ -203,15 +225,21 @@ def _own_limit(loaded: Loaded) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the harness's bars, one a step, and its warnings about a model handed over in memory."""
+    import datasets
+    from lm_eval.api import task
     from transformers.utils import logging as transformers
 
     logger = logging.getLogger("lm_eval")
-    before, verbosity = logger.level, transformers.get_verbosity()
+    level, verbosity, bars, tqdm = logger.level, transformers.get_verbosity(), not datasets.are_progress_bars_disabled(), task.tqdm
     logger.setLevel(logging.ERROR)
     transformers.set_verbosity_error()
+    datasets.disable_progress_bars()
+    task.tqdm = partial(tqdm, disable=True)  # "Building contexts" has no option
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
+        yield
     finally:
-        logger.setLevel(before)
+        task.tqdm = tqdm
+        if bars:
+            datasets.enable_progress_bars()
         transformers.set_verbosity(verbosity)
+        logger.setLevel(level)
