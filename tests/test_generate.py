@@ -18,6 +18,16 @@ def loaded(random_llama):
     return load(random_llama, Runtime(device="cpu"))
 
 
+@pytest.fixture(params=["llama", "hf"], autouse=True)
+def code(request, monkeypatch):
+    """Every test runs through our forward and through the model's own."""
+    from outlay.engine import llama
+
+    if request.param == "hf":
+        monkeypatch.setattr(llama, "weights_of", lambda model: None)
+    return request.param
+
+
 def render(loaded, texts):
     from outlay.engine.render import format_of, prompts
 
@@ -43,7 +53,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("options", [{}, {"pooling": "last"}, {"layer": 1}], ids=str)
 def test_shared_prefix_changes_neither_tokens_signals_nor_embedding_where_the_user_span_covers_it(loaded, monkeypatch, options):
-    from outlay.engine import generate as module
+    from outlay.engine import network as module
     from outlay.engine.network import EmbeddingSpec
 
     texts = [LONG + w for w in WORDS]

@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import DataError
 from .load import Loaded
 from .losses import longest_first
-from .network import HFNetwork, common_prefix
+from .network import open_network
 from .render import Rendered
 from .statistics import check_finite
 
@@ -38,6 +38,7 @@ def option_logprobs(
     """
     import torch
 
+    most = max((len(option) for those in options for option in those), default=0)
     for prompt, those in zip(prompts, options, strict=True):
         if not those or not all(those):
             raise DataError(f"prompt '{prompt.id}' has {'an empty option' if those else 'no options'}; give each prompt options with at least one token")
@@ -47,7 +48,7 @@ def option_logprobs(
     found = [np.zeros(len(those)) for those in options]
     order = longest_first(prompts)
     with torch.inference_mode():
-        network = HFNetwork(loaded, common_prefix(prompts), None, decode=True)
+        network = open_network(loaded, prompts, None, minibatch=minibatch, room=most)
         for at in range(0, len(order), minibatch):
             rows = order[at : at + minibatch]
             logits = network.admit([prompts[row] for row in rows]).logits
@@ -62,6 +63,7 @@ def option_logprobs(
                 part, longer = longer[:size], longer[size:]
                 for (_, row, j, option), logits in zip(part, network.extend([o[0] for o in part], [o[3][:-1] for o in part]), strict=True):
                     found[row][j] += sum(_logprobs(logits[k], [token])[0] for k, token in enumerate(option[1:]))
+            network.keep(np.zeros(len(rows), dtype=bool))
             for row in rows:
                 check_finite("the log-probability of an option", found[row][None], [prompts[row]])
                 if on_finish is not None:

@@ -15,11 +15,13 @@ from ..errors import ConfigError
 from ..types import Floats
 from .load import Loaded
 from .losses import longest_first
-from .network import EmbeddingSpec, HFNetwork, common_prefix
+from .network import EmbeddingSpec, open_network
 from .render import Rendered
 from .statistics import Tally, check_finite
 from .stops import Until
 
+# New prompts are read when 1 / REFILL of the minibatch is free: together they make larger matrix products.
+REFILL = 4
 # row, tokens, stopped
 OnFinish = Callable[[int, list[int], bool], None]
 
@@ -94,24 +96,28 @@ def generate(
         return chosen, going
 
     queue = deque(longest_first(prompts))
+    rows, chosen = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
     with torch.inference_mode():
-        network = HFNetwork(loaded, common_prefix(prompts), embedding, decode=max_new_tokens > 0)
-        while queue:
-            rows = np.array([queue.popleft() for _ in range(min(minibatch, len(queue)))])
-            step = network.admit([prompts[row] for row in rows])
-            if step.vectors is not None:
-                vectors = np.empty((n, step.vectors.shape[1]), dtype=np.float32) if vectors is None else vectors
-                vectors[rows] = step.vectors.cpu().numpy()
-            if max_new_tokens == 0:
-                continue
-            while True:
-                chosen, going = choose(rows, step.hidden, step.logits)
-                if not going.all():
-                    kept = network.keep(going)
-                    rows, chosen = rows[kept], chosen[kept]
-                if not len(rows):
-                    break
+        network = open_network(loaded, prompts, embedding, minibatch=minibatch, room=max_new_tokens, decode=max_new_tokens > 0)
+        while queue or len(rows):
+            free = minibatch - len(rows)
+            if queue and (not len(rows) or (network.refills and free * REFILL >= minibatch)):
+                new = np.array([queue.popleft() for _ in range(min(free, len(queue)))])
+                step = network.admit([prompts[row] for row in new])
+                if step.vectors is not None:
+                    vectors = np.empty((n, step.vectors.shape[1]), dtype=np.float32) if vectors is None else vectors
+                    vectors[new] = step.vectors.cpu().numpy()
+                if max_new_tokens == 0:
+                    continue
+                first, starting = choose(new, step.hidden, step.logits)
+                going = np.concatenate([np.ones(len(rows), dtype=bool), starting])
+                rows, chosen = np.concatenate([rows, new]), np.concatenate([chosen, first])
+            else:
                 step = network.step(chosen)
+                chosen, going = choose(rows, step.hidden, step.logits)
+            if not going.all():
+                kept = network.keep(going)
+                rows, chosen = rows[kept], chosen[kept]
     signals = tally.signals() if n and max_new_tokens else {}
     for name, values in [*signals.items(), ("embedding", vectors)]:
         check_finite(name, values, prompts)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .hf import head_reads
 from .load import Loaded
-from .network import head_reads
 from .render import Rendered
 from .statistics import check_finite
 

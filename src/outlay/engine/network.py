@@ -1,12 +1,13 @@
-"""A model that decodes a minibatch: the same few calls for any decoder-only Hugging Face model, through its own forward."""
+"""A model that reads and continues a minibatch of prompts: the same few calls, whichever code runs it.
+
+`HFNetwork` (hf.py) runs any decoder-only model through its own forward, `LlamaNetwork` (llama.py) those of the Llama's build through ours.
+"""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
@@ -30,11 +31,20 @@ class EmbeddingSpec:
     pooling: Literal["mean", "last"] = "mean"
     normalise: bool = True
 
-    def finish(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(b, d) pooled -> (b, d)."""
+    def pool(self, prompt: Rendered, tail: torch.Tensor, prefix: torch.Tensor) -> torch.Tensor:
+        """The prompt's vector (d,) from the hidden states of a shared beginning (p, d) and of the tokens after it (t, d)."""
         import torch
 
-        return torch.nn.functional.normalize(vectors, dim=1) if self.normalise else vectors
+        if self.pooling == "last":
+            vector = tail[-1].float()
+        else:
+            first, last = prompt.user
+            shared = len(prefix)
+            total = tail[max(first - shared, 0) : max(last - shared, 0)].float().sum(0)
+            if first < shared:
+                total = total + prefix[first:last].float().sum(0)
+            vector = total / (last - first)
+        return torch.nn.functional.normalize(vector, dim=0) if self.normalise else vector
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,141 +68,33 @@ def common_prefix(prompts: Sequence[Rendered]) -> tuple[int, ...]:
     return low[:shared] if shared * (len(prompts) - 1) >= PAYS else ()
 
 
-class HFNetwork:
-    """Left-padded minibatches through the model's own forward. Rows that have ended leave; new ones enter when all have."""
+class Network(Protocol):
+    """Rows are prompts that are being continued. `refills`: prompts may be admitted beside rows, not only when there are none."""
 
-    refills = False
-
-    def __init__(self, loaded: Loaded, prefix: Sequence[int], spec: EmbeddingSpec | None, *, decode: bool) -> None:
-        import torch
-
-        self.model, self.spec, self.decode = loaded.model, spec, decode
-        self.prefix = None
-        self.prefix_hidden = None
-        self.length = 0
-        if prefix and _windowless(self.model):
-            self.length = len(prefix)
-            self.prefix = self._cache()
-            ids = torch.tensor([list(prefix)], device=self.model.device)
-            _, hidden, layer = self._forward(ids, torch.ones_like(ids), self.prefix, last_only=True)
-            self.prefix_hidden = layer if layer is not None else hidden
+    refills: bool
 
     def admit(self, prompts: Sequence[Rendered]) -> Step:
-        """Read these prompts; they become the rows."""
-        import torch
-
-        tails = [p.ids[self.length :] for p in prompts]
-        longest = max(map(len, tails))
-        ids = torch.zeros(len(prompts), longest, dtype=torch.long)
-        mask = torch.zeros(len(prompts), self.length + longest, dtype=torch.long)
-        mask[:, : self.length] = 1
-        users = torch.zeros(len(prompts), self.length + longest)
-        for i, (prompt, tail) in enumerate(zip(prompts, tails, strict=True)):
-            pad = longest - len(tail)
-            ids[i, pad:] = torch.tensor(tail)
-            mask[i, self.length + pad :] = 1
-            for at in range(*prompt.user):
-                users[i, at if at < self.length else at + pad] = 1
-        device = self.model.device
-        self.mask = mask.to(device)
-        self.cache = None
-        if self.prefix is not None:
-            self.cache = copy.deepcopy(self.prefix)
-            self.cache.batch_repeat_interleave(len(prompts))
-        elif self.decode:
-            self.cache = self._cache()
-        logits, hidden, layer = self._forward(ids.to(device), self.mask, self.cache, last_only=True)
-        vectors = None if self.spec is None else self._pool(hidden if layer is None else layer, users.to(device))
-        return Step(hidden[:, -1], logits, vectors)
+        """Read these prompts, longest first; where the network decodes, they become the last rows."""
 
     def step(self, tokens: np.ndarray) -> Step:
         """Read one more token of each row. (b,)"""
-        import torch
-
-        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
-        logits, hidden, _ = self._forward(torch.as_tensor(tokens, device=self.mask.device)[:, None], self.mask, self.cache, last_only=True)
-        return Step(hidden[:, -1], logits)
 
     def keep(self, going: np.ndarray) -> np.ndarray:
         """Only these rows go on: (b,) bool -> their numbers in the new order."""
-        import torch
-
-        rows = np.flatnonzero(going)
-        if len(rows):
-            index = torch.as_tensor(rows, device=self.mask.device)
-            self.cache.batch_select_indices(index)
-            self.mask = self.mask[index]
-        return rows
 
     def extend(self, owners: Sequence[int], tails: Sequence[Sequence[int]]) -> Iterator[torch.Tensor]:
         """For each tail, read after the prompt in row owners[i], the logits at its positions (t, v). The rows stay as they are."""
-        import torch
-
-        longest = max(map(len, tails))
-        device = self.mask.device
-        index = torch.tensor(owners, device=device)
-        ids = torch.zeros(len(tails), longest, dtype=torch.long)
-        real = torch.zeros_like(ids)
-        for i, tail in enumerate(tails):
-            ids[i, : len(tail)] = torch.tensor(tail)
-            real[i, : len(tail)] = 1
-        cache = copy.deepcopy(self.cache)
-        cache.batch_select_indices(index)
-        logits, _, _ = self._forward(ids.to(device), torch.cat([self.mask[index], real.to(device)], dim=1), cache, last_only=False)
-        for i, tail in enumerate(tails):
-            yield logits[i, : len(tail)]
-
-    def _cache(self):
-        from transformers import DynamicCache
-
-        return DynamicCache(config=self.model.config)
-
-    def _forward(self, ids: torch.Tensor, mask: torch.Tensor, cache, *, last_only: bool):
-        """ids (b, t), mask over the cache and them -> logits (b, v) or (b, t, v), hidden (b, t, d), and the embedding's layer where that is another."""
-        seen = []
-
-        def choose(hidden: torch.Tensor) -> torch.Tensor:
-            seen.append(hidden)
-            return hidden[:, -1:] if last_only else hidden
-
-        deeper = self.spec is not None and self.spec.layer != -1
-        # Positions count real tokens only, so that padding shifts nothing.
-        positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        with head_reads(self.model, choose):
-            out = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=cache is not None, output_hidden_states=deeper)
-        return (out.logits[:, -1] if last_only else out.logits), seen[0], out.hidden_states[self.spec.layer] if deeper else None
-
-    def _pool(self, hidden: torch.Tensor, users: torch.Tensor) -> torch.Tensor:
-        """hidden (b, t, d) of the tails, users (b, prefix + t) -> (b, d)."""
-        import torch
-
-        hidden = hidden.float()
-        if self.spec.pooling == "last":
-            return self.spec.finish(hidden[:, -1])
-        total = torch.einsum("btd,bt->bd", hidden, users[:, self.length :])
-        if self.length:
-            total = total + users[:, : self.length] @ self.prefix_hidden[0].float()
-        return self.spec.finish(total / users.sum(1, keepdim=True))
 
 
-@contextmanager
-def head_reads(model, choose: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
-    """Within the block the LM head gets only `choose(hidden)` of the hidden states (b, t, d) after the final norm.
+def open_network(loaded: Loaded, prompts: Sequence[Rendered], spec: EmbeddingSpec | None, *, minibatch: int, room: int, decode: bool = True) -> Network:
+    """The network for these prompts, which has read what they share. room: most tokens that a row gets after its prompt; decode: whether
+    rows are continued at all."""
+    from .hf import HFNetwork
+    from .llama import LlamaNetwork, weights_of
 
-    A hook, because scaling and soft-capping of the logits, which differ between families, then stay in the model's own code.
-    """
-    handle = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (choose(inputs[0]),))
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _windowless(model) -> bool:
-    """Whether every layer caches all positions. Where one does not, padding between prefix and prompt would shorten its window, and
-    a recurrent state cannot be shared over rows of different lengths."""
-    from transformers import DynamicCache
-    from transformers.cache_utils import DynamicLayer
-
-    cache = DynamicCache(config=model.config)
-    return all(type(layer) is DynamicLayer for layer in cache.layers)
+    prefix = common_prefix(prompts)
+    weights = weights_of(loaded.model)
+    if weights is None:
+        return HFNetwork(loaded, prefix, spec, decode=decode)
+    longest = max((len(p.ids) for p in prompts), default=0) - len(prefix) + room
+    return LlamaNetwork(weights, prefix, spec, rows=min(minibatch, len(prompts)), longest=longest, decode=decode)
