@@ -25,9 +25,6 @@ class Timing:
     def median(self) -> float:
         return statistics.median(self.seconds)
 
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({min(self.seconds):.2f} to {max(self.seconds):.2f})"
-
 
 def interleaved(arms: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
     """Call every arm once, in order; then all again, `repeats` times: a noisy minute then hits all arms alike."""
@@ -43,19 +40,20 @@ def interleaved(arms: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str
 
 
 def row(case: str, ours: Timing, peer: Timing, goal: float | None = None, **more: Any) -> dict[str, Any]:
-    """A line of the table. ratio: how many times faster ours is, median over median; goal: the ratio asked for (None: none).
-    `ratios` are those of each repetition, lowest and highest."""
-    each = [p / o for o, p in zip(ours.seconds, peer.seconds, strict=True)]
+    """A line of the table. ratio: how many times less CPU time ours takes, the median over the repetitions, each of which pairs the
+    two within minutes (with the least and the greatest); goal: the ratio asked for (None: none)."""
+    ratios = [p / o for o, p in zip(ours.seconds, peer.seconds, strict=True)]
     return {
-        "case": case, "ours": round(ours.median, 3), "peer": round(peer.median, 3), "ratio": round(peer.median / ours.median, 2), "goal": goal,
-        "ratios": [round(min(each), 2), round(max(each), 2)], "ours_seconds": list(ours.seconds), "peer_seconds": list(peer.seconds), **more,
+        "case": case, "ours": round(ours.median, 2), "peer": round(peer.median, 2), "ratio": round(statistics.median(ratios), 2), "goal": goal,
+        "ratio_least": round(min(ratios), 2), "ratio_most": round(max(ratios), 2),
+        "ours_all": [round(s, 2) for s in ours.seconds], "peer_all": [round(s, 2) for s in peer.seconds], **more,
     }  # fmt: skip
 
 
 def show(rows: list[dict[str, Any]], json_file: Path | None = None) -> None:
     """Print the table; with `json_file` write all keys of the rows there, too."""
-    heads = ("case", "ours (CPU s)", "peer (CPU s)", "ratio", "each time", "goal")
-    cells = [(r["case"], f"{r['ours']:.2f}", f"{r['peer']:.2f}", f"{r['ratio']:.1f}x", "{:.1f} to {:.1f}".format(*r["ratios"]), _goal(r)) for r in rows]
+    heads = ("case", "ours (CPU s)", "peer (CPU s)", "ratio", "spread", "goal")
+    cells = [(r["case"], f"{r['ours']:.2f}", f"{r['peer']:.2f}", f"{r['ratio']:.1f}x", f"{r['ratio_least']:.1f} to {r['ratio_most']:.1f}", _goal(r)) for r in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     for line in (heads, *cells):
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -69,14 +69,12 @@ def evaluate(config: EvalConfig, mode: Mode, *, quiet: bool = False, backend: Ba
         loaded = load(Model(config.model_name), runtime) if before < len(bench.items) else None
         write_atomic(store.root / f"settings_{name}.json", dumps(settings))
         with runtime.active(), Progress(len(bench.items), before, quiet=quiet) as progress:
-            for _ in _answer(partial(ask, loaded, bench), journals, progress):
-                pass
+            _answer(partial(ask, loaded, bench), journals, progress, task_by_task=bench.alike)
         results = {task: journal.done for task, journal in journals.items()}
         files = [_text(store.root / f"{task}_{config.suffix}.txt", rows) for task, rows in results.items()]
         rows = summary.table(results)
-        flaws = {item: why for item, why in (bench.flaws or {}).items()}
         remarks = Counter(row["note"] for items in results.values() for row in items if "note" in row)
-        facts = {"settings": settings, "items": bench.fingerprint, "notes": notes, "flawed_items": flaws}
+        facts = {"settings": settings, "items": bench.fingerprint, "notes": notes, "flawed_items": bench.flaws}
         files += summary.write(store.root, name, rows, facts | ({"scored_otherwise": dict(sorted(remarks.items()))} if backend == "lm-eval" else {}))
     if remarks and not quiet:
         print("the strict rule scores some of these responses otherwise: " + ", ".join(f"{count} ({why})" for why, count in remarks.most_common()), file=sys.stderr)
@@ -110,20 +108,24 @@ def _as_sent(bench: Benchmark, config: EvalConfig) -> Benchmark:
     return as_sent(bench, shots=config.shots, folder=config.mmlu_dir)
 
 
-def _answer(ask: Callable[..., Any], journals: dict[str, Journal], progress: Progress) -> Iterator[None]:
-    """Ask for what is missing, task by task."""
-    for task, journal in journals.items():
-        if journal.left:
+def _answer(ask: Callable[..., Any], journals: dict[str, Journal], progress: Progress, *, task_by_task: bool) -> None:
+    """Ask for what is missing: task by task, so that what its prompts share is read once, or all at once where they share nothing."""
 
-            def keep(answered: Answered, task: str = task, journal: Journal = journal) -> None:
-                journal.add(answered)
-                progress.item(task, sum(row["correct"] for row in journal.done), len(journal.done), len(journal.items))
+    def keep(answered: Answered) -> None:
+        task = answered.item.task
+        journal = journals[task]
+        journal.add(answered)
+        progress.item(task, sum(row["correct"] for row in journal.done), len(journal.done), len(journal.items))
 
-            try:
-                ask(journal.left, on_answer=keep)
-            finally:
+    parts = [[journal] for journal in journals.values()] if task_by_task else [list(journals.values())]
+    for part in parts:
+        left = [item for journal in part for item in journal.left]
+        try:
+            if left:
+                ask(left, on_answer=keep)
+        finally:
+            for journal in part:
                 journal.close()
-        yield
 
 
 def _benchmark(config: EvalConfig, mode: Mode, style: Any = None) -> Benchmark:
@@ -159,7 +161,7 @@ def _settings(config: EvalConfig, mode: Mode, bench: Benchmark, where: str, back
     if mode == "mmlu":
         return common | {"format": "cloze" if bench.per_character else "letter"}
     until = {"until": list(UNTIL[bench.answers])} if backend == "outlay" else {}  # the harness has its own
-    return common | {"cot": config.cot, "max_new_tokens": _limit(config, mode)} | until
+    return common | {"smoke": not bench.alike, "cot": config.cot, "max_new_tokens": _limit(config, mode)} | until
 
 
 def _sizes(bench: Benchmark, config: EvalConfig) -> str:

@@ -46,7 +46,7 @@ def ask(
     """Put these items of `bench` to the model; -> in their order. `on_answer` hears of each as it is done, in any order.
 
     chat: the prompt is the user's message in the tokenizer's chat template, else it is read as it stands. Ask for all items of a
-    task at once: the beginning that they share is then read once.
+    task at once: the beginning that they share is then read once. Where prompts share none (`bench.alike`), ask for all together.
     """
     from ..engine.render import format_of, prompts
 

@@ -42,7 +42,7 @@ def bbh(
             items[name].append(Item(f"{name}/{row}", name, prompt, target, question))
             if row in faults:
                 flaws[f"{name}/{row}"] = faults[row]
-    return Benchmark("bbh", items, "reasoned" if cot else "direct", notes=(note,), flaws=flaws)
+    return Benchmark("bbh", items, "reasoned" if cot else "direct", alike=not is_smoke, notes=(note,), flaws=flaws)
 
 
 def render(description: str, examples: Sequence[Exemplar], question: str, *, cot: bool) -> str:

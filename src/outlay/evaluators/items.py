@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ..errors import ConfigError, near
 from ..seeds import lottery
@@ -30,15 +30,16 @@ class Item:
 @dataclass(frozen=True, slots=True)
 class Benchmark:
     """Items by task. `answers`: "reasoned" (after a marker), "direct" (the whole response), or "chosen" (the likeliest choice,
-    per character where `per_character`). `notes`: what a reader of the numbers must know, one line each. `flaws`: item id -> why it
+    per character where `per_character`). `alike`: the prompts of a task share a long beginning. `notes`: what a reader of the numbers must know, one line each. `flaws`: item id -> why it
     cannot be scored right, or is doubtful."""
 
     name: str
     tasks: dict[str, list[Item]]
     answers: str
     per_character: bool = False
+    alike: bool = True
     notes: tuple[str, ...] = ()
-    flaws: dict[str, str] | None = None
+    flaws: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def items(self) -> list[Item]:

@@ -40,7 +40,7 @@ def ask(
     loaded: Loaded, bench: Benchmark, items: Sequence[Item], *, minibatch: int, max_new_tokens: int, shots: int | None = None, folder: Path | None = None,
     on_answer: Callable[[Answered], None] | None = None,
 ) -> list[Answered]:  # fmt: skip
-    """As ask.ask, by the harness: put these items to the model; -> in their order. The harness sends prompts of its own: as_sent().
+    """As ask.ask, by the harness: put these items to the model; -> in their order. Items of as_sent() say what it really sends.
 
     `answer` is what the harness's filter reads and `correct` its score; `lenient` is our rule on the same response, and `note` says
     why our strict rule scores it otherwise. A prompt that does not fit the context is cut at its beginning by the harness; it is
@@ -53,7 +53,7 @@ def ask(
         lm = model(loaded, minibatch)
         for name, task in tasks.items():
             mine = [row for row, item in enumerate(items) if item.task == name]
-            lengths = [len(lm.tok_encode(prompt)) for prompt in rendered(task)]
+            lengths = [len(lm.tok_encode(items[row].prompt)) for row in mine]
             # As the harness orders them, and one minibatch at a time, so that an interrupted run loses no more than one.
             order = sorted(range(len(mine)), key=lambda i: -lengths[i])
             for start in range(0, len(order), minibatch):
