@@ -28,7 +28,7 @@ tiny-curve: .venv/stamp  ## the tiny model's learning curve, into its model card
 	$(PY) scripts/tiny_curve.py
 
 lint: .venv/stamp  ## ruff
-	$(PY) -m ruff check src tests scripts
+	$(PY) -m ruff check src tests scripts benchmarks
 
 clean:  ## remove the environment (never a run directory)
 	rm -rf .venv build src/*.egg-info

@@ -71,12 +71,11 @@ def test_a_smoke_set_is_refused_because_its_questions_are_among_the_examples():
 # Scores of given responses.
 
 
-def scores(responses, target, *, cot):
-    """What the harness's own filter and metric make of responses to one question: [(answer, correct)]."""
-    items = [Item(f"navigate/{row}", "navigate", "", target, "Go on and back. At the start?") for row in range(len(responses))]
-    bench = Benchmark("bbh", {"navigate": items}, "reasoned" if cot else "direct")
-    with lm_eval.opened(bench, items) as tasks:
-        task = tasks["navigate"]
+def scores(items, responses, *, cot):
+    """What the harness's own filter and metric make of a response to each of the items of one task: [(answer, correct)]."""
+    name = items[0].task
+    with lm_eval.opened(Benchmark("bbh", {name: items}, "reasoned" if cot else "direct"), items, shots=0) as tasks:
+        task = tasks[name]
         lm_eval.rendered(task)
         for request, response in zip(task.instances, responses, strict=True):
             request.resps = [response]
@@ -85,9 +84,13 @@ def scores(responses, target, *, cot):
         return [(r.filtered_resps[key], bool(task.process_results(r.doc, [r.filtered_resps[key]])["exact_match"])) for r in task.instances]
 
 
+def asked(count):
+    return [Item(f"navigate/{row}", "navigate", "", "Yes", "Go on and back. At the start?") for row in range(count)]
+
+
 def test_its_filter_drops_the_last_character_whatever_it_is():
     responses = ["So the answer is Yes.", "So the answer is Yes", "So the answer is Yes. ", "So the answer is Yes!", "the answer is No. No, the answer is Yes.", "No idea"]
-    found = scores(responses, "Yes", cot=True)
+    found = scores(asked(6), responses, cot=True)
     assert [answer for answer, _ in found] == ["Yes", "Ye", "Yes.", "Yes", "No. No, the answer is Yes", lm_eval.INVALID]
     ours = [score(response, "Yes", cot=True).correct for response in responses]
     assert [correct for _, correct in found] == [True, False, False, True, False, False] and ours == [True, True, True, False, True, False]
@@ -96,9 +99,25 @@ def test_its_filter_drops_the_last_character_whatever_it_is():
 
 
 def test_its_answer_only_score_counts_the_blank_that_models_begin_with():
-    found = scores(["Yes", " Yes", "Yes."], "Yes", cot=False)
+    found = scores(asked(3), ["Yes", " Yes", "Yes."], cot=False)
     assert [correct for _, correct in found] == [True, False, False]
     assert [lm_eval.parting(answer, "Yes", answer, cot=False) for answer, _ in found] == ["", "not stripped", "not stripped"]
+
+
+@pytest.mark.parametrize("mode", ["cot", "answer_only"])
+def test_on_the_published_outputs_it_scores_every_item_as_the_strict_rule_does(outlay_data, mode):
+    import gzip
+    import json
+
+    files = sorted((outlay_data / "replays" / mode).glob("*.jsonl.gz"))
+    assert len(files) == 19
+    for file in files:
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            rows = [json.loads(line) for line in lines]
+        task = file.name.split(".")[0]
+        items = [Item(f"{task}/{row['index']}", task, "", row["target"], row["question"]) for row in rows]
+        found = scores(items, [row["prediction"] for row in rows], cot=mode == "cot")
+        assert [correct for _, correct in found] == [score(row["prediction"], row["target"], cot=mode == "cot").correct for row in rows], task
 
 
 def test_the_letter_q_stops_a_response_so_option_q_cannot_be_right():
@@ -108,6 +127,16 @@ def test_the_letter_q_stops_a_response_so_option_q_cannot_be_right():
 
 
 # Both on a model.
+
+
+def test_a_models_own_limit_of_new_tokens_does_not_win(outlay_data):
+    from outlay.engine.load import load
+
+    tiny = load(Model("tiny"), CPU)
+    own = tiny.model.generation_config.max_new_tokens
+    sent = lm_eval.as_sent(bbh(folder=outlay_data / "bbh", tasks=("navigate",), max_items=4), shots=0)
+    said = lm_eval.ask(tiny, sent, sent.items, shots=0, max_new_tokens=own + 8, minibatch=4)
+    assert max(a.tokens for a in said) == own + 8 and tiny.model.generation_config.max_new_tokens == own
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +201,7 @@ def test_every_mmlu_item_that_differs_on_smollm2_has_another_prompt(loaded, outl
         again = ask(loaded, sent, sent.items, chat=False, **options)
     np.testing.assert_allclose([a.logprobs for a in again], [a.logprobs for a in theirs], atol=1e-3)
     for a, b in zip(ours, theirs, strict=True):
-        assert a.answer == b.answer and a.correct == b.correct or a.item.prompt != b.item.prompt, a.item.id
+        assert (a.answer == b.answer and a.correct == b.correct) or a.item.prompt != b.item.prompt, a.item.id
 
 
 def test_the_command_writes_its_scores_and_goes_on_after_an_interruption(outlay_data, tmp_path, monkeypatch):
