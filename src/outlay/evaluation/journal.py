@@ -21,7 +21,7 @@ def row_of(answered: Answered, run: str) -> dict[str, Any]:
     item = answered.item
     facts = {"id": item.id, "task": item.task, "run": run, "prompt": item.prompt, "question": item.question, "target": item.target}
     facts |= {name: getattr(answered, name) for name in FIELDS}
-    return facts | ({"logprobs": list(answered.logprobs)} if answered.logprobs else {})
+    return facts | ({"logprobs": list(answered.logprobs)} if answered.logprobs else {}) | ({"note": answered.note} if answered.note else {})
 
 
 class Journal:

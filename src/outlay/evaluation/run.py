@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import ConfigError, RunConflict
+from ..evaluators.ask import Answered
 from ..evaluators.items import Benchmark
 from ..store import Store, dumps, fingerprint, write_atomic
 from ..types import Model
@@ -15,6 +19,8 @@ from . import summary
 from .config import EvalConfig, Mode
 from .journal import Journal
 from .progress import Progress
+
+Backend = Literal["outlay", "lm-eval"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +31,10 @@ class Done:
     files: list[Path]
 
 
-def evaluate(config: EvalConfig, mode: Mode, *, quiet: bool = False) -> Done:
+def evaluate(config: EvalConfig, mode: Mode, *, quiet: bool = False, backend: Backend = "outlay") -> Done:
     """Evaluate, or go on with an evaluation; into config.output_dir, for each task TASK_MODEL.jsonl and TASK_MODEL.txt, then
-    summary_MODE_MODEL.json and .csv. What an earlier run has left there is kept.
+    summary_MODE_MODEL.json and .csv. What an earlier run has left there is kept. backend: "lm-eval" asks and scores as
+    lm-evaluation-harness does.
 
     Raises ConfigError or DataError for bad input before anything is written, RunConflict for results of other settings.
     """
@@ -43,9 +50,12 @@ def evaluate(config: EvalConfig, mode: Mode, *, quiet: bool = False) -> Done:
         bench = _benchmark(config, mode, style)
     else:
         bench = _benchmark(config, mode)
+    ask, scorer = _asker(config, mode, backend)
+    if backend == "lm-eval":
+        bench = _as_sent(bench, config)
     notes += [*bench.notes, _sizes(bench, config), *_flawed(bench)]
     name = f"{mode}_{config.suffix}"
-    settings = _settings(config, mode, bench, where)
+    settings = {"backend": scorer} | _settings(config, mode, bench, where, backend)
     store = Store(_writable(config.output_dir))
     with store.lock(f".lock_{name}"):
         _same(store, f"settings_{name}.json", settings)
@@ -59,21 +69,47 @@ def evaluate(config: EvalConfig, mode: Mode, *, quiet: bool = False) -> Done:
         loaded = load(Model(config.model_name), runtime) if before < len(bench.items) else None
         write_atomic(store.root / f"settings_{name}.json", dumps(settings))
         with runtime.active(), Progress(len(bench.items), before, quiet=quiet) as progress:
-            _answer(loaded, bench, journals, config, mode, progress)
+            _answer(partial(ask, loaded, bench), journals, progress, task_by_task=bench.alike)
         results = {task: journal.done for task, journal in journals.items()}
         files = [_text(store.root / f"{task}_{config.suffix}.txt", rows) for task, rows in results.items()]
         rows = summary.table(results)
-        files += summary.write(store.root, name, rows, {"settings": settings, "items": bench.fingerprint, "notes": notes, "flawed_items": bench.flaws})
+        remarks = Counter(row["note"] for items in results.values() for row in items if "note" in row)
+        facts = {"settings": settings, "items": bench.fingerprint, "notes": notes, "flawed_items": bench.flaws}
+        files += summary.write(store.root, name, rows, facts | ({"scored_otherwise": dict(sorted(remarks.items()))} if backend == "lm-eval" else {}))
+    if remarks and not quiet:
+        print("the strict rule scores some of these responses otherwise: " + ", ".join(f"{count} ({why})" for why, count in remarks.most_common()), file=sys.stderr)
     too_long = [row for items in results.values() for row in items if row["too_long"]]
     if too_long and not quiet:
-        first = too_long[0]
-        print(f"{len(too_long)} prompts do not fit into the model's context and count as wrong, the first is {first['id']} ({first['prompt_tokens']} tokens); use fewer shots", file=sys.stderr)
+        first, fate = too_long[0], "count as wrong" if backend == "outlay" else "were cut at their beginning by the harness"
+        print(f"{len(too_long)} prompts do not fit into the model's context and {fate}, the first is {first['id']} ({first['prompt_tokens']} tokens); use fewer shots", file=sys.stderr)
     return Done(rows, files)
 
 
-def _answer(loaded: Any, bench: Benchmark, journals: dict[str, Journal], config: EvalConfig, mode: Mode, progress: Progress) -> None:
+def _asker(config: EvalConfig, mode: Mode, backend: Backend) -> tuple[Callable[..., Any], str]:
+    """What asks (loaded, bench, items, on_answer=...), and its name with the version."""
+    common = {"minibatch": config.batch_size, "max_new_tokens": _limit(config, mode)}
+    if backend == "outlay":
+        from ..evaluators.ask import ask
+
+        return partial(ask, chat=config.chat, **common), backend
+    from importlib.metadata import version
+
+    from ..evaluators import lm_eval
+
+    if config.chat:
+        raise ConfigError("backend 'lm-eval' asks without a chat template; set chat=false, or leave the backend out")
+    lm_eval.installed()
+    return partial(lm_eval.ask, shots=config.shots, folder=config.mmlu_dir, **common), f"lm-eval {version('lm_eval')}"
+
+
+def _as_sent(bench: Benchmark, config: EvalConfig) -> Benchmark:
+    from ..evaluators.lm_eval import as_sent
+
+    return as_sent(bench, shots=config.shots, folder=config.mmlu_dir)
+
+
+def _answer(ask: Callable[..., Any], journals: dict[str, Journal], progress: Progress, *, task_by_task: bool) -> None:
     """Ask for what is missing: task by task, so that what its prompts share is read once, or all at once where they share nothing."""
-    from ..evaluators.ask import Answered, ask
 
     def keep(answered: Answered) -> None:
         task = answered.item.task
@@ -81,12 +117,12 @@ def _answer(loaded: Any, bench: Benchmark, journals: dict[str, Journal], config:
         journal.add(answered)
         progress.item(task, sum(row["correct"] for row in journal.done), len(journal.done), len(journal.items))
 
-    parts = [[journal] for journal in journals.values()] if bench.alike else [list(journals.values())]
+    parts = [[journal] for journal in journals.values()] if task_by_task else [list(journals.values())]
     for part in parts:
         left = [item for journal in part for item in journal.left]
         try:
             if left:
-                ask(loaded, bench, left, chat=config.chat, max_new_tokens=_limit(config, mode), minibatch=config.batch_size, on_answer=keep)
+                ask(left, on_answer=keep)
         finally:
             for journal in part:
                 journal.close()
@@ -115,7 +151,7 @@ def _limit(config: EvalConfig, mode: Mode) -> int:
     return {"bbh": config.BBH_MAX_TOKEN_LENGTH, "flan": config.FLAN_MAX_NEW_TOKENS, "mmlu": 0}[mode]
 
 
-def _settings(config: EvalConfig, mode: Mode, bench: Benchmark, where: str) -> dict[str, Any]:
+def _settings(config: EvalConfig, mode: Mode, bench: Benchmark, where: str, backend: Backend) -> dict[str, Any]:
     """All that an answer depends on, but the item itself: results of other settings are never mixed with ours."""
     from ..evaluators.ask import UNTIL
     from ..store import hash_folder
@@ -124,7 +160,8 @@ def _settings(config: EvalConfig, mode: Mode, bench: Benchmark, where: str) -> d
     common = {"mode": mode, "model_name": config.model_name, "weights": weights, "chat": config.chat, "dtype": config.dtype, "shots": config.shots, "seed": config.seed}
     if mode == "mmlu":
         return common | {"format": "cloze" if bench.per_character else "letter"}
-    return common | {"smoke": not bench.alike, "cot": config.cot, "max_new_tokens": _limit(config, mode), "until": list(UNTIL[bench.answers])}
+    until = {"until": list(UNTIL[bench.answers])} if backend == "outlay" else {}  # the harness has its own
+    return common | {"smoke": not bench.alike, "cot": config.cot, "max_new_tokens": _limit(config, mode)} | until
 
 
 def _sizes(bench: Benchmark, config: EvalConfig) -> str:

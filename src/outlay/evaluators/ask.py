@@ -24,7 +24,7 @@ UNTIL = {"reasoned": ("\nQ:", "\n\n\n"), "direct": ("\nQ:", "\n\n")}
 class Answered:
     """An item with what the model made of it. `answer`, `parsed`, `correct`, `lenient`: see answers.Score. `cut_off`: no end within
     the token limit. `too_long`: prompt and response do not fit into the model's context, so it was not asked; wrong. `tokens`:
-    generated, end token included. `logprobs`: of each choice (nats)."""
+    generated, end token included. `logprobs`: of each choice (nats). `note`: what else a reader of the score should know."""
 
     item: Item
     response: str = ""
@@ -37,6 +37,7 @@ class Answered:
     prompt_tokens: int = 0
     tokens: int = 0
     logprobs: tuple[float, ...] = ()
+    note: str = ""
 
 
 def ask(

@@ -52,7 +52,7 @@ def mmlu(
     subjects = chosen_tasks("MMLU", tasks, SUBJECTS)
     if max_items is not None and max_items < 1:
         raise ConfigError(f"MMLU: max_items = {max_items}; it must be at least 1, or null for all")
-    read, where = _source(folder, subjects)
+    read, where = reader(folder, subjects)
     items = {}
     for subject in subjects:
         dev, test = read(subject, "dev"), read(subject, "test")
@@ -88,8 +88,8 @@ def _bare(q: Question) -> str:
     return f"Question: {q.text}\nAnswer:"
 
 
-def _source(folder: Path | None, subjects: Sequence[str]) -> tuple[Callable[[str, str], list[Question]], str]:
-    """(a reader of a subject's split, where from)."""
+def reader(folder: Path | None, subjects: Sequence[str]) -> tuple[Callable[[str, str], list[Question]], str]:
+    """(a function of subject and split, "dev" or "test", that reads its questions; where from). folder: as for mmlu()."""
     if folder is None and os.environ.get("OUTLAY_DATA"):
         at_hand = Path(os.environ["OUTLAY_DATA"]) / "mmlu"
         folder = at_hand if at_hand.is_dir() else None
