@@ -90,8 +90,7 @@ def test_lazy_and_plain_greedy_agree_to_the_last_bit_in_real_dimensions(kernel):
     points[60:80] = points[:20]
     candidates, labeled = rng.permutation(np.arange(10, 120)), np.arange(10)
     found = facility.cover(points, 40, candidates=candidates, chosen=labeled, kernel=kernel)
-    unit = facility.unit(points)
-    s = np.concatenate([block for _, block in facility._similarities(unit, np.arange(120), kernel, 0.1)]).astype(np.float64)
+    s = facility.make_kernel(points, kernel, 0.1).levels(slice(None), slice(None)) * float(similarity.GRAIN)
     best, left, picks = np.maximum(s[labeled].max(axis=0), 0), list(candidates), []
     for _ in range(40):
         gains = [np.maximum(s[row] - best, 0).sum() for row in left]

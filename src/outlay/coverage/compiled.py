@@ -206,3 +206,25 @@ def _dense_gain(line, cover, weights):
     for row in range(len(line)):
         gain += np.int64(max(line[row] - cover[row], 0)) * weights[row]
     return gain
+
+
+@njit(cache=True, nogil=True)
+def farthest(table, levels, places, behind, picks, won):
+    """Farthest first among a few rows, while the farthest of all is surely one of them: above the key `behind` of any other.
+
+    table (m, m): levels of squared distances; levels (m,): to the nearest chosen row; places (m,): the lower wins among equals.
+    Fills picks with places and won with levels. -> how many.
+    """
+    levels, rows = levels.copy(), len(levels)
+    for number in range(len(picks)):
+        best = 0
+        for row in range(1, rows):
+            if levels[row] > levels[best] or (levels[row] == levels[best] and places[row] < places[best]):
+                best = row
+        if (levels[best] << 32) - places[best] <= behind:
+            return number
+        picks[number], won[number] = places[best], levels[best]
+        for row in range(rows):
+            levels[row] = min(levels[row], table[best, row])
+        levels[best] = -1
+    return len(picks)

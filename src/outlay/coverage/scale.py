@@ -134,7 +134,7 @@ class Job:
         table = np.empty((len(offered), len(rows)), dtype=np.int32)
 
         def fill(start: int) -> None:
-            table[start : start + SLAB] = self.similar.levels(offered[start : start + SLAB], rows)
+            self.similar.levels(offered[start : start + SLAB], rows, out=table[start : start + SLAB])
 
         list(self.map(fill, range(0, len(offered), SLAB)))
         itself = np.searchsorted(rows, offered)  # in the pool a row stands for itself once, not once for every row that the sample stands for

@@ -53,13 +53,13 @@ class Kernel:
             worst = np.abs(block).max(initial=0)
             if not worst <= 1 + 1e-6:  # also NaN
                 raise ConfigError(f"a similarity must map inner products between -1 and 1 to numbers between -1 and 1, got {worst}; divide by its largest value")
-        block /= GRAIN
+        block *= np.float32(TOP)
         return block
 
-    def levels(self, a: slice | Indices, b: slice | Indices) -> np.ndarray:
+    def levels(self, a: slice | Indices, b: slice | Indices, out: np.ndarray | None = None) -> np.ndarray:
         """Similarities of rows a to rows b in whole levels. -> (a, b) int32."""
         block = self.block(a, b)
-        return np.rint(block, out=block).astype(np.int32)
+        return np.rint(block, out=np.empty(block.shape, dtype=np.int32) if out is None else out, casting="unsafe")
 
 
 def kernel(points: Floats, similarity: Similarity = "cosine", width: float = 0.1) -> Kernel:
