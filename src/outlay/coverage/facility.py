@@ -34,7 +34,8 @@ class Cover:
     """The chosen rows, most useful first, by how much each raised f when it was chosen (both (k,)), and how good that is.
 
     `objective`: f of labeled and chosen rows. `bound`: no k candidates reach more, given the labeled rows; f(S) + the k largest
-    gains that are left. In mode "cells", which does not look at all pairs, both are of the pairs that it looked at.
+    gains that are left. Mode "cells" does not look at all pairs: f is at least its `objective`, and its `bound` is an estimate from
+    the gains of 256 candidates.
     `owner`: (n,) the place among the picks of the one that represents each row best (the earliest of equals), -1 where a labeled
     row does or nobody. All in rows of the pool; with weights in units of the largest.
     """

@@ -51,7 +51,13 @@ def cover(
             job.head_by_all(k)
         else:
             job.head_by_sample(_head(n) - len(chosen), k, sample, place_of)
-        ceiling = job.rest(k, cuts, visits)
+        left, gains = job.rest(k, cuts, visits)
+        share = 1.0
+        if visits is not None and len(left):  # lists do not have all pairs: all of them, for some candidates
+            looked = place_of[sample.permutation(n)]
+            looked = looked[np.isin(looked, left)][:LOOK]
+            gains, share = job.gains(looked), len(looked) / len(left)
+        ceiling = round(facility.most(gains, round(k * share)) / share)
     owner = np.empty(n, dtype=np.int64)
     owner[order] = job.owner
     return facility.Found(job.picked, job.won, job.total, job.total + ceiling, owner)
@@ -147,8 +153,6 @@ class Job:
 
     def head_by_all(self, k: int) -> None:
         """The first picks on all rows, until few enough pairs are left to hold."""
-        from . import compiled
-
         n = len(self.similar)
         look = np.arange(0, n, max(1, n // LOOK))
         table = self.similar.levels(look, slice(None))
@@ -166,12 +170,7 @@ class Job:
                 stale = np.flatnonzero(~fresh & (ceilings >= max(known, 0)))
                 stale = stale[np.argsort(-ceilings[stale], kind="stable")][: LOOK * 4]
 
-                def gains(start: int, rows: Indices = self.candidates[stale]) -> np.ndarray:
-                    at, found = slice(start, start + SLAB), np.zeros(len(rows), np.int64)
-                    compiled.gains_of(self.similar.block(at, rows), self.cover[at], self.weights[at], found)
-                    return found
-
-                ceilings[stale] = sum(self.map(gains, range(0, n, SLAB)), np.zeros(len(stale), np.int64))
+                ceilings[stale] = self.gains(self.candidates[stale])
                 fresh[stale] = True
             self.buy(self.candidates[[first]])
 
@@ -193,8 +192,8 @@ class Job:
         ceiling = (mean + np.sqrt(total * np.maximum(square, 0))) / 2 + 1e-5 * total  # float32 sums
         return np.minimum(ceiling * TOP, everything).astype(np.int64)
 
-    def rest(self, k: int, cuts: Indices, visits: list | None) -> int:
-        """All further picks, by lists of pairs. -> the sum of the k largest gains that are left."""
+    def rest(self, k: int, cuts: Indices, visits: list | None) -> tuple[Indices, np.ndarray]:
+        """All further picks, by lists of pairs. -> the candidates that are left, and the gains of each by its list."""
         from . import compiled
 
         sells = self.sells
@@ -204,4 +203,15 @@ class Job:
         state = (lists.starts, lists.ends, lists.rows, lists.values)
         left = compiled.greedy(self.candidates[sells[self.candidates]], self.places, *state, self.cover, self.owner, self.weights, before, found, won)
         self.picked, self.won = np.append(self.picked, self.places[found]), np.append(self.won, won)
-        return facility.most(compiled.current_gains(left, *state, self.cover, self.weights), k)
+        return left, compiled.current_gains(left, *state, self.cover, self.weights)
+
+    def gains(self, rows: Indices) -> np.ndarray:
+        """What each of these rows would add, over all pairs. -> (rows,)."""
+        from . import compiled
+
+        def slab(start: int) -> np.ndarray:
+            at, found = slice(start, start + SLAB), np.zeros(len(rows), np.int64)
+            compiled.gains_of(self.similar.block(at, rows), self.cover[at], self.weights[at], found)
+            return found
+
+        return sum(self.map(slab, range(0, len(self.similar), SLAB)), np.zeros(len(rows), np.int64))

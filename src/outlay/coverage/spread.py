@@ -72,6 +72,33 @@ def d2_sample(points: Floats, k: int, *, candidates: Indices, chosen: Indices, r
     return candidates[picks]
 
 
+def assign(points: Floats, centres: Indices, *, threads: int | None = None) -> tuple[Indices, Floats]:
+    """Which of these rows is nearest to each row, and how far: (n,) places among `centres`, (n,) Euclidean distances. points (n, d) float32.
+
+    A centre is nearest to itself at distance 0, though a duplicate of it may come before it.
+    """
+    from .parallel import workers
+
+    lengths = np.einsum("nd,nd->n", points, points)
+    nearest, squared = np.zeros(len(points), dtype=np.int64), np.full(len(points), np.inf)
+
+    def slab(start: int) -> None:
+        at = slice(start, start + SMALL)
+        for first in range(0, len(centres), SMALL):
+            part = centres[first : first + SMALL]
+            block = points[at] @ (-2 * points[part]).T
+            block += lengths[part]
+            best = block.argmin(axis=1)
+            found = block[np.arange(len(block)), best] + lengths[at]
+            closer = found < squared[at]
+            nearest[at][closer], squared[at][closer] = first + best[closer], found[closer]
+
+    with workers(threads) as map_:
+        list(map_(slab, range(0, len(points), SMALL)))
+    nearest[centres], squared[centres] = np.arange(len(centres)), 0
+    return nearest, np.sqrt(np.maximum(squared, 0))
+
+
 class _Squared:
     """Squared distances of the candidates to one row at a time."""
 
