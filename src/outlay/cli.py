@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from . import cli_select
 from .errors import AwaitingAnnotations, ConfigError, OutlayError
 
 if TYPE_CHECKING:
@@ -30,8 +31,12 @@ Examples:
     outlay list strategies                                   what there is to compare
 
     outlay report runs/quickstart                            make the tables and the report again
+
+    outlay select prompts.jsonl --embeddings prompts.npy --k 500 --out chosen.jsonl      choose once, without a campaign
 """,
 )
+
+app.command("select")(cli_select.select)
 
 Config = Annotated[Path, typer.Argument(help="YAML or JSON file of the study.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override keys of the config, e.g. seeds=5 trainer.epochs=3.", show_default=False)]

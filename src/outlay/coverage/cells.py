@@ -28,7 +28,7 @@ class Cells:
 def cut(embedding: Floats, rng: np.random.Generator, map_: Map, neighbours: int = NEIGHBOURS) -> Cells:
     """2 sqrt(n) cells of the pool. embedding (n, d), any length of rows."""
     n = len(embedding)
-    count = max(1, int(2 * np.sqrt(n)))
+    count = min(n, int(2 * np.sqrt(n)))
     taught = unit(embedding, np.sort(rng.choice(n, min(n, TAUGHT * count), replace=False)))
     centres = taught[rng.choice(len(taught), count, replace=False)]
     for _ in range(TURNS):

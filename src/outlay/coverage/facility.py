@@ -21,6 +21,7 @@ import numpy as np
 
 from ..errors import ConfigError, near
 from ..types import Floats, Indices
+from .parallel import Progress
 from .similarity import TOP, Kernel, Similarity, kernel, unit
 
 MODES = ("auto", "exact", "two_stage", "cells")
@@ -37,7 +38,7 @@ class Cover:
     gains that are left. Mode "cells" does not look at all pairs: f is at least its `objective`, and its `bound` is an estimate from
     the gains of 256 candidates.
     `owner`: (n,) the place among the picks of the one that represents each row best (the earliest of equals), -1 where a labeled
-    row does or nobody. All in rows of the pool; with weights in units of the largest.
+    row does or nobody; `similarity`: (n,) how well. All in rows of the pool; with weights in units of the largest.
     """
 
     picks: Indices
@@ -45,6 +46,7 @@ class Cover:
     objective: float
     bound: float
     owner: Indices
+    similarity: Floats
     mode: str
 
     @property
@@ -64,6 +66,7 @@ def cover(
     weights: Floats | None = None,
     mode: str = "auto",
     threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Cover:
     """The k candidates that greedily raise f most, given the rows that are already chosen. embedding (n, d).
 
@@ -83,19 +86,20 @@ def cover(
     else:
         from . import scale
 
-        found = scale.cover(embedding, k, candidates, chosen, kernel, width, levels, mode, threads)
-    return Cover(candidates[found.places], found.won / unit_of_gain, found.total / unit_of_gain, found.ceiling / unit_of_gain, found.owner, mode)
+        found = scale.cover(embedding, k, candidates, chosen, kernel, width, levels, mode, threads, progress)
+    return Cover(candidates[found.places], found.won / unit_of_gain, found.total / unit_of_gain, found.ceiling / unit_of_gain, found.owner, found.cover / TOP, mode)
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A cover in whole levels: places among the candidates, what each won (k,), f, its bound, owner (n,)."""
+    """A cover in whole levels: places among the candidates, what each won (k,), f, its bound, owner and coverage (n,)."""
 
     places: Indices
     won: np.ndarray
     total: int
     ceiling: int
     owner: np.ndarray
+    cover: np.ndarray
 
 
 def _by_table(similar: Kernel, k: int, candidates: Indices, chosen: Indices, weights: np.ndarray) -> Found:
@@ -124,12 +128,12 @@ def _by_table(similar: Kernel, k: int, candidates: Indices, chosen: Indices, wei
             heapq.heapreplace(heap, (-_gain(table[place], best, weights), place))
     total = int(best @ weights)
     left = np.array([_gain(table[place], best, weights) for _, place in heap], dtype=np.int64)
-    return Found(np.array(places, dtype=np.int64), np.array(won, dtype=np.int64), total, total + most(left, k), owner)
+    return Found(np.array(places, dtype=np.int64), np.array(won, dtype=np.int64), total, total + most(left, k), owner, best)
 
 
 def most(gains: np.ndarray, k: int) -> int:
     """The sum of the k largest."""
-    return int((gains if len(gains) <= k else np.partition(gains, len(gains) - k)[len(gains) - k :]).sum())
+    return int((gains if len(gains) <= k else np.partition(gains, len(gains) - k)[len(gains) - k :] if k else gains[:0]).sum())
 
 
 def gains_in_order(embedding: Floats, picks: Indices, *, chosen: Indices, kernel: Similarity = "cosine", width: float = 0.1, weights: Floats | None = None) -> Floats:

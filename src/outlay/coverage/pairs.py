@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..types import Indices
-from .parallel import Map
+from .parallel import Map, Progress
 from .similarity import TOP, Kernel
 
 BLOCK = 1024  # rows of a block: its table of similarities stays in the cache
@@ -36,13 +35,13 @@ def even_cuts(n: int) -> Indices:
     return np.append(np.arange(0, n, BLOCK), n)
 
 
-def all_blocks(cuts: Indices) -> Iterator[tuple[int, int]]:
+def all_blocks(cuts: Indices) -> list[tuple[int, int]]:
     """Every pair of blocks, a block with itself included."""
     blocks = len(cuts) - 1
-    return ((a, b) for a in range(blocks) for b in range(a, blocks))
+    return [(a, b) for a in range(blocks) for b in range(a, blocks)]
 
 
-def collect(kernel: Kernel, cover: np.ndarray, sells: np.ndarray, cuts: Indices, visits: Iterable[tuple[int, int]], map_: Map) -> Lists:
+def collect(kernel: Kernel, cover: np.ndarray, sells: np.ndarray, cuts: Indices, visits: list[tuple[int, int]], map_: Map, progress: Progress | None = None) -> Lists:
     """The pairs above `cover` (n,) in the visited pairs of blocks (a <= b) of rows. sells (n,): which rows are candidates.
 
     A product of two blocks serves both directions. Blocks in which every row is covered as well as can be are passed over.
@@ -62,10 +61,12 @@ def collect(kernel: Kernel, cover: np.ndarray, sells: np.ndarray, cuts: Indices,
         found = compiled.sift(block, over[at], over[to], sells[at], sells[to], sides == 2, *room[0], *room[-1])
         return visit, [(keys[:count].copy(), levels[:count].copy()) for (keys, levels), count in zip(room, found[:sides], strict=True)]
 
-    needed = ((a, b) for a, b in visits if (open_[a] and for_sale[b]) or (open_[b] and for_sale[a]))
+    needed = [(a, b) for a, b in visits if (open_[a] and for_sale[b]) or (open_[b] and for_sale[a])]
     parts: list[list[tuple[int, np.ndarray, np.ndarray]]] = [[] for _ in cuts[:-1]]
     counts = np.zeros(len(kernel), np.int64)
-    for (a, b), sides in map_(sift, needed):
+    for done, ((a, b), sides) in enumerate(map_(sift, needed)):
+        if progress:
+            progress("pairs of blocks compared", done, len(needed))
         for (keys, levels), candidates, covered in zip(sides, (b, a), (a, b), strict=False):
             if len(keys):
                 compiled.tally(keys, counts[cuts[candidates] : cuts[candidates + 1]])

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from ..types import R, T
 
+Progress = Callable[[str, int, int], None]  # what is going on, how much of it is done, of how much
+
 
 class Map(Protocol):
     def __call__(self, fn: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

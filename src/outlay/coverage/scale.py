@@ -18,7 +18,7 @@ import numpy as np
 from .. import seeds
 from ..types import Floats, Indices
 from . import cells, facility, pairs
-from .parallel import Map, workers
+from .parallel import Map, Progress, workers
 from .similarity import SLAB, TOP, Kernel, Similarity, kernel, unit
 
 HEAD, HEAD_AT_LEAST = 0.0015, 16  # picks of the head (labeled rows count), as a share of the pool
@@ -31,7 +31,7 @@ FULL = 2048  # labeled rows that "cells" compares with all rows; the rest with t
 
 
 def cover(
-    embedding: Floats, k: int, candidates: Indices, chosen: Indices, similarity: Similarity, width: float, weights: np.ndarray, mode: str, threads: int | None
+    embedding: Floats, k: int, candidates: Indices, chosen: Indices, similarity: Similarity, width: float, weights: np.ndarray, mode: str, threads: int | None, progress: Progress | None
 ) -> facility.Found:
     """See facility.cover; weights (n,) in whole levels."""
     n = len(embedding)
@@ -44,7 +44,7 @@ def cover(
         place_of = np.empty(n, dtype=np.int64)  # row of the pool -> row in the order of the cells
         place_of[order] = np.arange(n)
         similar = kernel(unit(embedding, order if visits else None), similarity, width)
-        job = Job(similar, place_of[candidates], weights[order], map_)
+        job = Job(similar, place_of[candidates], weights[order], map_, progress)
         job.label(place_of[chosen], cuts, visits)
         sample = seeds.generator(0, "head", n)
         if mode == "exact":
@@ -57,10 +57,11 @@ def cover(
             looked = place_of[sample.permutation(n)]
             looked = looked[np.isin(looked, left)][:LOOK]
             gains, share = job.gains(looked), len(looked) / len(left)
-        ceiling = round(facility.most(gains, round(k * share)) / share)
+        ceiling = round(facility.most(gains, max(1, round(k * share))) / share)
     owner = np.empty(n, dtype=np.int64)
-    owner[order] = job.owner
-    return facility.Found(job.picked, job.won, job.total, job.total + ceiling, owner)
+    covered = np.empty(n, dtype=np.int32)
+    owner[order], covered[order] = job.owner, job.cover
+    return facility.Found(job.picked, job.won, job.total, job.total + ceiling, owner, covered)
 
 
 def _head(n: int) -> int:
@@ -70,9 +71,9 @@ def _head(n: int) -> int:
 class Job:
     """Greedy under way: what is covered how well, by whom, and what was picked. Rows in the order of the kernel."""
 
-    def __init__(self, similar: Kernel, candidates: Indices, weights: np.ndarray, map_: Map):
+    def __init__(self, similar: Kernel, candidates: Indices, weights: np.ndarray, map_: Map, progress: Progress | None = None):
         n = len(similar)
-        self.similar, self.candidates, self.weights, self.map = similar, candidates, weights, map_
+        self.similar, self.candidates, self.weights, self.map, self.progress = similar, candidates, weights, map_, progress
         self.cover, self.owner = np.where(weights > 0, 0, TOP).astype(np.int32), np.full(n, -1, dtype=np.int32)  # without weight: as if covered
         self.places = np.full(n, -1, dtype=np.int64)  # of each row among the candidates, -1: not for sale
         self.places[candidates] = np.arange(len(candidates))
@@ -115,7 +116,7 @@ class Job:
             return
         labeled = np.zeros(len(self.similar), dtype=bool)
         labeled[chosen] = True
-        lists = pairs.collect(self.similar, self.cover, labeled, cuts, visits, self.map)
+        lists = pairs.collect(self.similar, self.cover, labeled, cuts, visits, self.map, self.progress)
         np.maximum.at(self.cover, lists.rows, lists.values)
 
     def head_by_sample(self, quota: int, k: int, rng: np.random.Generator, place_of: Indices) -> None:
@@ -143,9 +144,10 @@ class Job:
             self.similar.levels(offered[start : start + SLAB], rows, out=table[start : start + SLAB])
 
         list(self.map(fill, range(0, len(offered), SLAB)))
-        itself = np.searchsorted(rows, offered)  # in the pool a row stands for itself once, not once for every row that the sample stands for
-        there = np.flatnonzero(rows[np.minimum(itself, len(rows) - 1)] == offered)
-        table[there, itself[there]] = 0
+        if len(rows) == SAMPLE_ROWS:  # in the pool a row stands for itself once, not once for every row that a row of the sample stands for
+            itself = np.searchsorted(rows, offered)
+            there = np.flatnonzero(rows[np.minimum(itself, len(rows) - 1)] == offered)
+            table[there, itself[there]] = 0
         quota = min(quota, k, len(offered))
         found, won = np.empty(quota, np.int64), np.empty(quota, np.int64)
         compiled.dense_greedy(table, self.places[offered], self.cover[rows], self.weights[rows], found, won)
@@ -197,7 +199,7 @@ class Job:
         from . import compiled
 
         sells = self.sells
-        lists = pairs.collect(self.similar, self.cover, sells, cuts, visits if visits is not None else pairs.all_blocks(cuts), self.map)
+        lists = pairs.collect(self.similar, self.cover, sells, cuts, visits if visits is not None else pairs.all_blocks(cuts), self.map, self.progress)
         before, quota = len(self.picked), k - len(self.picked)
         found, won = np.empty(quota, np.int64), np.empty(quota, np.int64)
         state = (lists.starts, lists.ends, lists.rows, lists.values)

@@ -49,7 +49,7 @@ class Kernel:
             np.minimum(block, 0, out=block)
             np.exp(block, out=block)
         elif self.of is not None:
-            block = np.ascontiguousarray(self.of(block), dtype=np.float32)
+            block = np.ascontiguousarray(self.of(np.clip(block, -1, 1, out=block)), dtype=np.float32)
             worst = np.abs(block).max(initial=0)
             if not worst <= 1 + 1e-6:  # also NaN
                 raise ConfigError(f"a similarity must map inner products between -1 and 1 to numbers between -1 and 1, got {worst}; divide by its largest value")
