@@ -228,3 +228,39 @@ def farthest(table, levels, places, behind, picks, won):
             levels[row] = min(levels[row], table[best, row])
         levels[best] = -1
     return len(picks)
+
+
+@njit(cache=True, nogil=True)
+def cover_by_lists(chosen, starts, ends, rows, values, cover, owner):
+    """Raise the coverage by the lists of rows that are chosen already; owner becomes -1 there."""
+    for row in chosen:
+        for at in range(starts[row], ends[row]):
+            if values[at] > cover[rows[at]]:
+                cover[rows[at]] = values[at]
+                owner[rows[at]] = -1
+
+
+@njit(cache=True, nogil=True, fastmath=True)
+def inner_products(points, candidates, starts, ends, rows, inner):
+    """Of each candidate with the rows of its list, into their places in inner."""
+    for candidate in candidates:
+        mine = points[candidate]
+        for at in range(starts[candidate], ends[candidate]):
+            other = points[rows[at]]
+            total = np.float32(0)
+            for d in range(len(mine)):
+                total += mine[d] * other[d]
+            inner[at] = total
+
+
+@njit(cache=True, nogil=True)
+def held(look, starts, ends, rows, values, floor):
+    """The similarity above the floor that lists hold for these rows, summed. look: rows, ascending."""
+    wanted = np.zeros(len(floor), np.bool_)
+    wanted[look] = True
+    total = np.int64(0)
+    for row in range(len(starts)):
+        for at in range(starts[row], ends[row]):
+            if wanted[rows[at]] and values[at] > floor[rows[at]]:
+                total += values[at] - floor[rows[at]]
+    return total

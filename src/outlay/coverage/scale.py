@@ -50,7 +50,7 @@ def cover(
         if mode == "exact":
             job.head_by_all(k)
         else:
-            job.head_by_sample(_head(n) - len(chosen), k, sample, place_of)
+            job.head_by_sample(head_size(n) - len(chosen), k, sample, place_of)
         left, gains = job.rest(k, cuts, visits)
         share = 1.0
         if visits is not None and len(left):  # lists do not have all pairs: all of them, for some candidates
@@ -64,7 +64,8 @@ def cover(
     return facility.Found(job.picked, job.won, job.total, job.total + ceiling, owner, covered)
 
 
-def _head(n: int) -> int:
+def head_size(n: int) -> int:
+    """Picks of the head of a pool of n rows."""
     return max(HEAD_AT_LEAST, round(HEAD * n))
 
 
@@ -132,7 +133,7 @@ class Job:
             for_sale = part[sells[part]]
             inner = Job(self.similar.part(part), np.searchsorted(part, for_sale), self.weights[part], self.map)
             inner.cover = self.cover[part]
-            inner.head_by_sample(_head(len(part)), k, rng, np.arange(len(part)))
+            inner.head_by_sample(head_size(len(part)), k, rng, np.arange(len(part)))
             inner.rest(min(quota, k, len(for_sale)), pairs.even_cuts(len(part)), None)
             self.buy(for_sale[inner.picked])
             return
@@ -195,12 +196,15 @@ class Job:
         return np.minimum(ceiling * TOP, everything).astype(np.int64)
 
     def rest(self, k: int, cuts: Indices, visits: list | None) -> tuple[Indices, np.ndarray]:
-        """All further picks, by lists of pairs. -> the candidates that are left, and the gains of each by its list."""
+        """All further picks, by lists of the pairs that are visited (None: all). -> see greedy."""
+        lists = pairs.collect(self.similar, self.cover, self.sells, cuts, visits if visits is not None else pairs.all_blocks(cuts), self.map, self.progress)
+        return self.greedy(k, lists)
+
+    def greedy(self, k: int, lists: pairs.Lists) -> tuple[Indices, np.ndarray]:
+        """Picks up to the k-th by these lists, which it shortens. -> the candidates that are left, and the gains of each."""
         from . import compiled
 
-        sells = self.sells
-        lists = pairs.collect(self.similar, self.cover, sells, cuts, visits if visits is not None else pairs.all_blocks(cuts), self.map, self.progress)
-        before, quota = len(self.picked), k - len(self.picked)
+        before, quota, sells = len(self.picked), k - len(self.picked), self.sells
         found, won = np.empty(quota, np.int64), np.empty(quota, np.int64)
         state = (lists.starts, lists.ends, lists.rows, lists.values)
         left = compiled.greedy(self.candidates[sells[self.candidates]], self.places, *state, self.cover, self.owner, self.weights, before, found, won)

@@ -41,10 +41,17 @@ class Kernel:
     def block(self, a: slice | Indices, b: slice | Indices) -> Floats:
         """Similarities of rows a to rows b in levels that are not rounded yet. -> (a, b) float32."""
         block = self.points[a] @ self.points[b].T
+        return self._finish(block, self.squares[a, None], self.squares[b]) if self.scale else self._finish(block)
+
+    def of_inner(self, inner: Floats, a: Indices, b: Indices) -> Floats:
+        """Similarities of these pairs of rows from their inner products, as levels that are not rounded yet. Changes `inner`. All (pairs,)."""
+        return self._finish(inner, self.squares[a], self.squares[b]) if self.scale else self._finish(inner)
+
+    def _finish(self, block: Floats, squares_a: Floats | float = 0, squares_b: Floats | float = 0) -> Floats:
         if self.scale:
             block *= 2
-            block -= self.squares[a, None]
-            block -= self.squares[b]
+            block -= squares_a
+            block -= squares_b
             block /= np.float32(self.scale)
             np.minimum(block, 0, out=block)
             np.exp(block, out=block)
