@@ -8,7 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from outlay.coverage import facility
-from outlay.errors import ConfigError, OutlayError
+from outlay.coverage.similarity import GRAIN
+from outlay.errors import ConfigError
 
 
 def similarity(points, kernel, width):
@@ -90,8 +91,7 @@ def test_lazy_and_plain_greedy_agree_to_the_last_bit_in_real_dimensions(kernel):
     points[60:80] = points[:20]
     candidates, labeled = rng.permutation(np.arange(10, 120)), np.arange(10)
     found = facility.cover(points, 40, candidates=candidates, chosen=labeled, kernel=kernel)
-    unit = facility.unit(points)
-    s = np.concatenate([block for _, block in facility._similarities(unit, np.arange(120), kernel, 0.1)]).astype(np.float64)
+    s = facility.make_kernel(points, kernel, 0.1).levels(slice(None), slice(None)) * float(GRAIN)
     best, left, picks = np.maximum(s[labeled].max(axis=0), 0), list(candidates), []
     for _ in range(40):
         gains = [np.maximum(s[row] - best, 0).sum() for row in left]
@@ -125,12 +125,6 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
     monkeypatch.setattr(facility, "BLOCK", 7)
     parts = facility.cover(points, 15, candidates=candidates, chosen=labeled)
     assert np.array_equal(whole.picks, parts.picks)
-
-
-def test_a_pool_above_the_memory_limit_is_refused_not_attempted():
-    points = np.broadcast_to(np.float32(1), (200_000, 1))
-    with pytest.raises(OutlayError, match=r"149\.0 GiB"):
-        facility.cover(points, 5, candidates=np.arange(200_000), chosen=np.array([], dtype=int))
 
 
 def test_unknown_kernel_names_the_near_match():

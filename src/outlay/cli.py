@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import cli_eval
+from . import cli_eval, cli_select
 from .errors import AwaitingAnnotations, ConfigError, OutlayError
 
 if TYPE_CHECKING:
@@ -33,10 +33,13 @@ Examples:
     outlay report runs/quickstart                            make the tables and the report again
 
     outlay eval --config config_smollm2.json --mode bbh      a model on BIG-Bench Hard
+
+    outlay select prompts.jsonl --embeddings prompts.npy --k 500 --out chosen.jsonl      choose once, without a campaign
 """,
 )
 
 app.command("eval")(cli_eval.evaluate)
+app.command("select")(cli_select.select)
 
 Config = Annotated[Path, typer.Argument(help="YAML or JSON file of the study.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override keys of the config, e.g. seeds=5 trainer.epochs=3.", show_default=False)]

@@ -14,6 +14,8 @@ import numpy as np
 
 from .. import registry
 from ..coverage import facility
+from ..coverage.pairs import BLOCK
+from ..coverage.similarity import GRAIN
 from ..errors import ConfigError, DataError, OutlayError
 from ..types import Floats, Indices, Signals, View
 from . import baseline, coverage, generation, hybrid, tasks, uncertainty
@@ -76,15 +78,15 @@ def neighbourhood(embedding: Floats, picks: Indices, labeled: Indices) -> Neighb
     points, centres = facility.unit(embedding), np.concatenate([labeled, picks]).astype(np.int64)
     best, owner = np.full(len(points), -np.inf, dtype=np.float32), np.zeros(len(points), dtype=np.int64)
     nearest, similarity = np.full(len(picks), -1, dtype=np.int64), np.full(len(picks), np.nan)
-    for start in range(0, len(points), facility.BLOCK):
-        rows = np.arange(start, min(start + facility.BLOCK, len(points)))
+    for start in range(0, len(points), BLOCK):
+        rows = np.arange(start, min(start + BLOCK, len(points)))
         # As in facility location: without rounding, equal rows would not be equally similar.
-        alike = np.rint(points[rows] @ points[centres].T / facility.GRAIN) * facility.GRAIN
+        alike = np.rint(points[rows] @ points[centres].T / GRAIN) * GRAIN
         owner[rows] = alike.argmax(axis=1)
         best[rows] = alike.max(axis=1)
-    for start in range(0, len(picks), facility.BLOCK):
-        own = np.arange(start, min(start + facility.BLOCK, len(picks)))
-        alike = np.rint(points[picks[own]] @ points[centres].T / facility.GRAIN) * facility.GRAIN
+    for start in range(0, len(picks), BLOCK):
+        own = np.arange(start, min(start + BLOCK, len(picks)))
+        alike = np.rint(points[picks[own]] @ points[centres].T / GRAIN) * GRAIN
         alike[np.arange(len(centres)) >= len(labeled) + own[:, None]] = -np.inf  # itself, and what is bought after it
         found = alike.argmax(axis=1)
         known = np.isfinite(alike.max(axis=1))

@@ -1,12 +1,14 @@
-"""Facility location by exact lazy greedy on dense similarities.
+"""Facility location: the rows that together represent the pool.
 
 f(S) = sum over all pool rows i of max(0, max over j in S of s(i, j)): how well every prompt is represented by its most
 similar chosen one. Greedy reaches 1 - 1/e of the optimum (Nemhauser, Wolsey & Fisher 1978); lazy evaluation skips candidates
 whose old gain, an upper bound by submodularity, is already too small (Minoux 1978) and picks the same rows.
 
 s is the cosine ("cosine"; opposite prompts do not represent each other, so below 0 counts as 0) or exp(-|x-y|^2 / (width *
-mean |x-y|^2)) of the L2-normalised rows ("rbf", the mean over all pairs of the pool). With weights, row i counts w_i times; equal weights
-choose what no weights choose.
+mean |x-y|^2)) of the L2-normalised rows ("rbf", the mean over all pairs of the pool), or any function of the inner product.
+With weights, row i counts w_i times; equal weights choose what no weights choose.
+
+Three modes: "exact" picks what plain greedy picks; "two_stage" and "cells" (scale.py) come close to its value, sooner.
 """
 
 from __future__ import annotations
@@ -17,124 +19,161 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import ConfigError, OutlayError, near
+from ..errors import ConfigError, near
 from ..types import Floats, Indices
+from .parallel import Progress
+from .similarity import TOP, Kernel, Similarity, kernel, unit
 
-KERNELS = ("cosine", "rbf")
-MEMORY_LIMIT = 2 << 30  # bytes of similarities that we hold at once
-BLOCK = 1024  # rows of similarities computed at once
-# Similarities are whole multiples of this. Then float64 sums of them are exact, so that equal prompts have equal gains, lazy
-# and plain greedy agree to the last bit, and the rounding of a matrix product does not decide what is bought.
-GRAIN = np.float32(2.0**-20)
-LEVELS = 4096  # weights are whole multiples of 1/LEVELS of the largest, for the same reason: sums are exact up to two million rows
+MODES = ("auto", "exact", "two_stage", "cells")
+EXACT_UP_TO, TWO_STAGE_UP_TO = 5_000, 20_000  # rows, in mode "auto"
+BLOCK = 1 << 24  # similarities computed at once
+LEVELS = 4096  # weights are whole multiples of 1/LEVELS of the largest, so that sums are exact up to two million rows
 
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """The chosen rows, most useful first, and by how much each raised f when it was chosen. Both (k,)."""
+    """The chosen rows, most useful first, by how much each raised f when it was chosen (both (k,)), and how good that is.
+
+    `objective`: f of labeled and chosen rows. `bound`: no k candidates reach more, given the labeled rows; f(S) + the k largest
+    gains that are left. Mode "cells" does not look at all pairs: f is at least its `objective`, and its `bound` is an estimate from
+    the gains of 256 candidates.
+    `owner`: (n,) the place among the picks of the one that represents each row best (the earliest of equals), -1 where a labeled
+    row does or nobody; `similarity`: (n,) how well. All in rows of the pool; with weights in units of the largest.
+    """
 
     picks: Indices
     gains: Floats
+    objective: float
+    bound: float
+    owner: Indices
+    similarity: Floats
+    mode: str
+
+    @property
+    def represents(self) -> Indices:
+        """How many rows each pick represents best. -> (k,)."""
+        return np.bincount(self.owner[self.owner >= 0], minlength=len(self.picks))
 
 
 def cover(
-    embedding: Floats, k: int, *, candidates: Indices, chosen: Indices, kernel: str = "cosine", width: float = 0.1, weights: Floats | None = None
+    embedding: Floats,
+    k: int,
+    *,
+    candidates: Indices,
+    chosen: Indices,
+    kernel: Similarity = "cosine",
+    width: float = 0.1,
+    weights: Floats | None = None,
+    mode: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
 ) -> Cover:
     """The k candidates that greedily raise f most, given the rows that are already chosen. embedding (n, d).
 
     Ties go to the candidate that stands first in `candidates`. weights: (n,), not negative; gains are then in units of the largest.
+    mode: "auto" is exact up to 5,000 rows, two_stage up to 20,000, and cells above. threads: as many as BLAS may use; they do not
+    change the answer.
     """
-    points, weights = unit(embedding), _levels(weights)
-    needed = len(candidates) * len(points) * points.itemsize
-    if needed > MEMORY_LIMIT:
-        raise OutlayError(
-            f"facility location of {len(candidates)} candidates over {len(points)} rows needs {needed / 2**30:.1f} GiB of similarities, "
-            f"the limit is {MEMORY_LIMIT / 2**30:.1f}; use a smaller pool, or a strategy without pairwise similarities"
-        )
-    similar = np.empty((len(candidates), len(points)), dtype=np.float32)
-    for at, block in _similarities(points, candidates, kernel, width):
-        similar[at] = block
-    best = _best(points, chosen, kernel, width)
+    if mode not in MODES:
+        raise ConfigError(f"unknown mode '{mode}' of facility location; {near(mode, MODES)}")
+    n = len(embedding)
+    if mode == "auto":
+        mode = "exact" if n <= EXACT_UP_TO else "two_stage" if n <= TWO_STAGE_UP_TO else "cells"
+    candidates, chosen = np.asarray(candidates, dtype=np.int64), np.asarray(chosen, dtype=np.int64)
+    levels, unit_of_gain = _levels(weights, n)
+    if mode == "exact" and n <= EXACT_UP_TO:
+        found = _by_table(make_kernel(embedding, kernel, width), k, candidates, chosen, levels)
+    else:
+        from . import scale
 
-    heap = [(-_gain(row, best, weights), place) for place, row in enumerate(similar)]
+        found = scale.cover(embedding, k, candidates, chosen, kernel, width, levels, mode, threads, progress)
+    return Cover(candidates[found.places], found.won / unit_of_gain, found.total / unit_of_gain, found.ceiling / unit_of_gain, found.owner, found.cover / TOP, mode)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A cover in whole levels: places among the candidates, what each won (k,), f, its bound, owner and coverage (n,)."""
+
+    places: Indices
+    won: np.ndarray
+    total: int
+    ceiling: int
+    owner: np.ndarray
+    cover: np.ndarray
+
+
+def _by_table(similar: Kernel, k: int, candidates: Indices, chosen: Indices, weights: np.ndarray) -> Found:
+    """Lazy greedy on the whole table of similarities: what "exact" means, and fastest for small pools."""
+    table = similar.levels(candidates, slice(None))
+    best = np.where(weights > 0, 0, TOP).astype(np.int32)  # a row without weight is as if covered
+    for _, block in _blocks(similar, chosen):
+        np.maximum(best, block.max(axis=0), out=best)
+    owner = np.full(len(similar), -1, dtype=np.int64)
+
+    heap = [(-_gain(row, best, weights), place) for place, row in enumerate(table)]
     heapq.heapify(heap)
     fresh = np.zeros(len(candidates), dtype=np.int64)  # number of picks when this candidate's gain was last computed
-    picks: list[int] = []
-    gains: list[float] = []
-    while len(picks) < k:
+    places: list[int] = []
+    won: list[int] = []
+    while len(places) < k:
         bound, place = heap[0]
-        if fresh[place] == len(picks):
+        if fresh[place] == len(places):
             heapq.heappop(heap)
-            picks.append(place)
-            gains.append(-bound)
-            np.maximum(best, similar[place], out=best)
+            owner[table[place] > best] = len(places)
+            places.append(place)
+            won.append(-bound)
+            np.maximum(best, table[place], out=best)
         else:
-            fresh[place] = len(picks)
-            heapq.heapreplace(heap, (-_gain(similar[place], best, weights), place))
-    return Cover(np.asarray(candidates, dtype=np.int64)[picks], np.array(gains))
+            fresh[place] = len(places)
+            heapq.heapreplace(heap, (-_gain(table[place], best, weights), place))
+    total = int(best @ weights)
+    left = np.array([_gain(table[place], best, weights) for _, place in heap], dtype=np.int64)
+    return Found(np.array(places, dtype=np.int64), np.array(won, dtype=np.int64), total, total + most(left, k), owner, best)
 
 
-def gains_in_order(embedding: Floats, picks: Indices, *, chosen: Indices, kernel: str = "cosine", width: float = 0.1, weights: Floats | None = None) -> Floats:
+def most(gains: np.ndarray, k: int) -> int:
+    """The sum of the k largest."""
+    return int((gains if len(gains) <= k else np.partition(gains, len(gains) - k)[len(gains) - k :] if k else gains[:0]).sum())
+
+
+def gains_in_order(embedding: Floats, picks: Indices, *, chosen: Indices, kernel: Similarity = "cosine", width: float = 0.1, weights: Floats | None = None) -> Floats:
     """By how much each pick raises f when the picks are added to `chosen` in their order. -> (k,)."""
-    points, weights = unit(embedding), _levels(weights)
-    best = _best(points, chosen, kernel, width)
+    similar = make_kernel(embedding, kernel, width)
+    levels, unit_of_gain = _levels(weights, len(similar))
+    best = np.zeros(len(similar), dtype=np.int32)
+    for _, block in _blocks(similar, chosen):
+        np.maximum(best, block.max(axis=0), out=best)
     gains = []
-    for _, block in _similarities(points, picks, kernel, width):
+    for _, block in _blocks(similar, picks):
         for row in block:
-            gains.append(_gain(row, best, weights))
+            gains.append(_gain(row, best, levels))
             np.maximum(best, row, out=best)
-    return np.array(gains)
+    return np.array(gains, dtype=np.float64) / unit_of_gain
 
 
-def unit(embedding: Floats) -> Floats:
-    """Rows of length 1 in float32; zero rows stay zero, similar to nothing. (n, d) -> (n, d)."""
-    points = np.asarray(embedding, dtype=np.float32)
-    length = np.linalg.norm(points, axis=1, keepdims=True)
-    return np.divide(points, length, out=np.zeros_like(points), where=length > 0)
+def make_kernel(embedding: Floats, similarity: Similarity, width: float) -> Kernel:
+    """The similarity of the rows of an embedding of any scale."""
+    return kernel(unit(embedding), similarity, width)
 
 
-def _levels(weights: Floats | None) -> Floats | None:
-    """In units of the largest, in whole levels; all alike if all are 0."""
+def _levels(weights: Floats | None, n: int) -> tuple[np.ndarray, float]:
+    """Weights in whole levels of the largest (all alike if all are 0), (n,) int64; and how many levels of gain are 1."""
     if weights is None:
-        return None
+        return np.ones(n, dtype=np.int64), float(TOP)
     weights = np.asarray(weights, dtype=np.float64)
     largest = weights.max(initial=0)
-    return np.rint(weights / largest * LEVELS) / LEVELS if largest > 0 else np.ones_like(weights)
+    whole = np.rint(weights / largest * LEVELS) if largest > 0 else np.full(n, LEVELS)
+    return whole.astype(np.int64), float(TOP) * LEVELS
 
 
-def _gain(row: Floats, best: Floats, weights: Floats | None) -> float:
-    more = np.maximum(row - best, 0)
-    return float(more.sum(dtype=np.float64) if weights is None else more.astype(np.float64) @ weights)
+def _gain(row: np.ndarray, best: np.ndarray, weights: np.ndarray) -> int:
+    return int(np.maximum(row - best, 0) @ weights)
 
 
-def _best(points: Floats, chosen: Indices, kernel: str, width: float) -> Floats:
-    """Similarity of every row to its most similar chosen one, at least 0. -> (n,)."""
-    best = np.zeros(len(points), dtype=np.float32)
-    for _, block in _similarities(points, chosen, kernel, width):
-        np.maximum(best, block.max(axis=0), out=best)
-    return best
-
-
-def _similarities(points: Floats, rows: Indices, kernel: str, width: float) -> Iterator[tuple[slice, Floats]]:
-    """Blocks of the similarities of `rows` to all points: (which of `rows`, (block, n) float32)."""
-    if kernel not in KERNELS:
-        raise ConfigError(f"unknown kernel '{kernel}'; {near(kernel, KERNELS)}")
-    if kernel == "rbf":
-        if not width > 0:
-            raise ConfigError(f"the kernel's width is a multiple of the mean squared distance and must be above 0, got {width}")
-        squares = np.einsum("nd,nd->n", points, points)
-        mean = points.mean(axis=0, dtype=np.float64)
-        spread = 2 * (squares.mean(dtype=np.float64) - mean @ mean)  # mean squared distance over all pairs
-        if spread < 1e-9:  # all rows are equal: any width says that they represent each other
-            spread = 1.0
+def _blocks(similar: Kernel, rows: Indices) -> Iterator[tuple[slice, np.ndarray]]:
+    """Blocks of the similarities of `rows` to all points: (which of `rows`, (block, n) levels)."""
+    step = max(1, BLOCK // len(similar))
     rows = np.asarray(rows, dtype=np.int64)
-    for start in range(0, len(rows), BLOCK):
-        at = slice(start, min(start + BLOCK, len(rows)))
-        block = points[rows[at]] @ points.T
-        if kernel == "rbf":
-            block = np.exp((2 * block - squares[rows[at], None] - squares) / np.float32(width * spread))
-            np.minimum(block, 1, out=block)
-        block /= GRAIN
-        np.rint(block, out=block)
-        block *= GRAIN
-        yield at, block
+    for start in range(0, len(rows), step):
+        at = slice(start, min(start + step, len(rows)))
+        yield at, similar.levels(rows[at], slice(None))

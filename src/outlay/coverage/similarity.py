@@ -1,0 +1,110 @@
+"""How alike two prompts are: functions of the inner product of their unit rows, in whole levels, a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import ConfigError, DataError, near
+from ..types import Floats, Indices
+
+KERNELS = ("cosine", "rbf")
+Similarity = str | Callable[[Floats], Floats]
+# Similarities are whole multiples of this. Then sums of them are exact, so that equal prompts have equal gains, lazy and plain
+# greedy agree to the last bit, and the rounding of a matrix product does not decide what is bought.
+GRAIN = np.float32(2.0**-20)
+TOP = 1 << 20  # the level of similarity 1
+SLAB = 4096  # rows that are read and normalised at once
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """Unit rows and what is done with their inner products. points (n, d) float32, C-contiguous.
+
+    `scale` (of squared distances) is above 0 for "rbf"; `of` maps an array of inner products to similarities elsewhere.
+    """
+
+    points: Floats
+    squares: Floats
+    scale: float = 0.0
+    of: Callable[[Floats], Floats] | None = None
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def part(self, rows: Indices) -> Kernel:
+        """The same similarity of these rows alone."""
+        return replace(self, points=self.points[rows], squares=self.squares[rows] if self.scale else self.squares)
+
+    def block(self, a: slice | Indices, b: slice | Indices) -> Floats:
+        """Similarities of rows a to rows b in levels that are not rounded yet. -> (a, b) float32."""
+        block = self.points[a] @ self.points[b].T
+        return self._finish(block, self.squares[a, None], self.squares[b]) if self.scale else self._finish(block)
+
+    def of_inner(self, inner: Floats, a: Indices, b: Indices) -> Floats:
+        """Similarities of these pairs of rows from their inner products, as levels that are not rounded yet. Changes `inner`. All (pairs,)."""
+        return self._finish(inner, self.squares[a], self.squares[b]) if self.scale else self._finish(inner)
+
+    def _finish(self, block: Floats, squares_a: Floats | float = 0, squares_b: Floats | float = 0) -> Floats:
+        if self.scale:
+            block *= 2
+            block -= squares_a
+            block -= squares_b
+            block /= np.float32(self.scale)
+            np.minimum(block, 0, out=block)
+            np.exp(block, out=block)
+        elif self.of is not None:
+            block = np.ascontiguousarray(self.of(np.clip(block, -1, 1, out=block)), dtype=np.float32)
+            worst = np.abs(block).max(initial=0)
+            if not worst <= 1 + 1e-6:  # also NaN
+                raise ConfigError(f"a similarity must map inner products between -1 and 1 to numbers between -1 and 1, got {worst}; divide by its largest value")
+        block *= np.float32(TOP)
+        return block
+
+    def levels(self, a: slice | Indices, b: slice | Indices, out: np.ndarray | None = None) -> np.ndarray:
+        """Similarities of rows a to rows b in whole levels. -> (a, b) int32."""
+        block = self.block(a, b)
+        return np.rint(block, out=np.empty(block.shape, dtype=np.int32) if out is None else out, casting="unsafe")
+
+
+def kernel(points: Floats, similarity: Similarity = "cosine", width: float = 0.1) -> Kernel:
+    """The similarity of these unit rows: "cosine", "rbf" (`width` times the mean squared distance over all pairs of rows is its
+    scale), or a function of an array of inner products, never falling. points (n, d)."""
+    if callable(similarity):
+        return Kernel(points, np.empty(0, dtype=np.float32), of=similarity)
+    if similarity not in KERNELS:
+        raise ConfigError(f"unknown kernel '{similarity}'; {near(similarity, KERNELS)}")
+    if similarity == "cosine":
+        return Kernel(points, np.empty(0, dtype=np.float32))
+    if not width > 0:
+        raise ConfigError(f"the kernel's width is a multiple of the mean squared distance and must be above 0, got {width}")
+    squares = np.einsum("nd,nd->n", points, points)
+    mean = points.mean(axis=0, dtype=np.float64)
+    spread = 2 * (squares.mean(dtype=np.float64) - mean @ mean)  # mean squared distance over all pairs
+    return Kernel(points, squares, scale=width * (spread if spread >= 1e-9 else 1.0))  # all rows equal: any width says that they represent each other
+
+
+def unit(embedding: Floats, rows: Indices | None = None) -> Floats:
+    """Rows of length 1 in float32; zero rows stay zero, similar to nothing. (n, d) -> (n, d); or `rows` of it only, in their order."""
+    embedding = np.asarray(embedding)
+    points = np.empty((len(embedding) if rows is None else len(rows), embedding.shape[1]), dtype=np.float32)
+    for start in range(0, len(points), SLAB):
+        at = slice(start, start + SLAB)
+        part = embedding[at if rows is None else rows[at]].astype(np.float32)
+        length = np.linalg.norm(part, axis=1, keepdims=True)
+        points[at] = np.divide(part, length, out=np.zeros_like(part), where=length > 0)
+    return points
+
+
+def check(embedding: Floats) -> None:
+    """DataError that names the first row that is not made of finite numbers, or what is wrong with the shape. embedding (n, d)."""
+    if embedding.ndim != 2 or embedding.dtype.kind != "f" or not embedding.size:
+        raise DataError(f"embeddings must be floating-point numbers of shape (rows, dimensions), got {embedding.dtype} of shape {embedding.shape}")
+    for start in range(0, len(embedding), SLAB):
+        bad = ~np.isfinite(embedding[start : start + SLAB]).all(axis=1)
+        if bad.any():
+            row = start + int(bad.argmax())
+            value = embedding[row][~np.isfinite(embedding[row])][0]
+            raise DataError(f"the embedding of row {row} has a value that is {value}; compute it again or take the row out")

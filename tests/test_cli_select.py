@@ -1,0 +1,106 @@
+"""`outlay select`: files in, files out, and one line for whatever does not fit."""
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import outlay
+from outlay import cli
+
+
+@pytest.fixture
+def go(monkeypatch, capsys, tmp_path):
+    """go("--k", 3, ...) -> (exit code, stdout, stderr) of `outlay select`, in a folder with 60 prompts and their embeddings."""
+    monkeypatch.chdir(tmp_path)
+    points = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float16)
+    np.save("e.npy", points)
+    rows = [{"prompt": f"What is {row}?", "name": f"q{row:02d}"} for row in range(60)]
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["outlay", "select", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        said = capsys.readouterr()
+        return left.value.code or 0, said.out, said.err
+
+    return run
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_file_holds_what_select_chooses_from_arrays(go, tmp_path):
+    (tmp_path / "done.txt").write_text("q03\nq40\n")
+    code, out, _ = go("pool.jsonl", "--embeddings", "e.npy", "--k", 7, "--out", "chosen.jsonl", "--id", "name", "--labeled", "done.txt", "--seed", 5)
+    assert code == 0 and "chose 7 of 60 prompts (2 labeled already)" in out and "of the best or more" in out
+    rows, found = lines(tmp_path / "chosen.jsonl"), outlay.select(np.load("e.npy"), 7, labeled=[3, 40], rng=5)
+    assert [row["row"] for row in rows] == found.rows.tolist() and [row["rank"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row["id"] for row in rows] == [f"q{row:02d}" for row in found.rows]
+    assert rows[0]["prompt"] == f"What is {found.rows[0]}?" and [row["represents"] for row in rows] == found.represents.tolist()
+    assert rows[0]["examples"] == [f"q{row:02d}" for row in found.examples()[0]]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_every_format_says_the_same(go, tmp_path, ending):
+    go("pool.jsonl", "--embeddings", "e.npy", "--k", 5, "--out", "a.jsonl", "--strategy", "k_center")
+    code, out, _ = go("pool.jsonl", "--embeddings", "e.npy", "--k", 5, "--out", f"a.{ending}", "--strategy", "k_center")
+    assert code == 0 and "no choice of 5 comes below" in out
+    if ending == "csv":
+        with open(tmp_path / "a.csv", newline="") as file:
+            rows = [{**row, "examples": [int(x) for x in row["examples"].split()]} for row in csv.DictReader(file)]
+    else:
+        rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    expected = lines(tmp_path / "a.jsonl")
+    assert [(int(r["row"]), r["prompt"], r["examples"]) for r in rows] == [(r["row"], r["prompt"], r["examples"]) for r in expected]
+
+
+def test_prompts_that_repeat_are_no_obstacle_without_ids(go, tmp_path):
+    (tmp_path / "same.csv").write_text("question\n" + "again\n" * 60)
+    code, _, _ = go("same.csv", "--text", "question", "--embeddings", "e.npy", "--k", 2, "--out", "a.jsonl")
+    assert code == 0 and len(lines(tmp_path / "a.jsonl")) == 2
+
+
+def test_a_model_gives_what_the_strategy_needs_and_its_embeddings_can_be_kept(go, tmp_path):
+    code, _, _ = go("pool.jsonl", "--model", "tiny", "--k", 4, "--out", "a.jsonl", "--strategy", "uncertainty_weighted_facility_location", "--keep-embeddings", "kept.npy", "-q")
+    assert code == 0 and len(lines(tmp_path / "a.jsonl")) == 4
+    kept = np.load(tmp_path / "kept.npy")
+    assert len(kept) == 60
+    go("pool.jsonl", "--model", "tiny", "--k", 4, "--out", "b.jsonl", "-q")
+    go("pool.jsonl", "--embeddings", "kept.npy", "--k", 4, "--out", "c.jsonl")
+    assert (tmp_path / "b.jsonl").read_text() == (tmp_path / "c.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--k", 61], 1, "60 of 60 are not labeled"),
+        (["--k", 2, "--out", "a.txt"], 2, "unknown ending '.txt'"),
+        (["--k", 2, "--model", "tiny"], 2, "either --embeddings E.npy or --model M"),
+        (["--k", 2, "--embeddings", "pool.jsonl"], 1, "not a .npy file"),
+        (["--k", 2, "--embeddings", "none.npy"], 1, "no such file"),
+        (["--k", 2, "--embeddings", "short.npy"], 1, "59 rows, pool.jsonl has 60 prompts"),
+        (["--k", 2, "--embeddings", "whole.npy"], 1, "int64 of shape"),
+        (["--k", 2, "--embeddings", "nan.npy"], 1, "row 17 has a value that is nan"),
+        (["--k", 2, "--labeled", "names.txt"], 1, "'q01' is no row number"),
+        (["--k", 2, "--labeled", "names.txt", "--id", "nam"], 1, "did you mean 'name'"),
+        (["--k", 2, "--strategy", "k_centre"], 2, "did you mean 'k_center'"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(go, tmp_path, arguments, code, says):
+    points = np.load("e.npy")
+    np.save("short.npy", points[:59])
+    np.save("whole.npy", np.ones((60, 5), dtype=np.int64))
+    bad = points.copy()
+    bad[17, 3] = np.nan
+    np.save("nan.npy", bad)
+    (tmp_path / "names.txt").write_text("q01\n")
+    given = {"--embeddings": "e.npy", "--out": "a.jsonl"} | dict(zip(arguments[::2], arguments[1::2], strict=True))
+    left, out, err = go("pool.jsonl", *(part for pair in given.items() for part in pair))
+    assert (left, out) == (code, "") and err.count("\n") == 1 and says in err
+    assert not (tmp_path / "a.jsonl").exists()
