@@ -178,7 +178,7 @@ def test_a_half_empty_data_folder_is_not_replaced_by_the_smoke_set(folder, monke
 
 
 def test_a_folder_that_is_no_checkout_says_what_to_download(tmp_path):
-    with pytest.raises(DataError, match="does not exist; git clone https://github.com/suzgunmirac/BIG-Bench-Hard"):
+    with pytest.raises(DataError, match=r"does not exist; git clone https://github.com/suzgunmirac/BIG-Bench-Hard"):
         read_folder(tmp_path / "nowhere", THREE)
     with pytest.raises(DataError, match="is not a checkout of BIG-Bench-Hard"):
         read_folder(tmp_path, THREE)
@@ -186,7 +186,7 @@ def test_a_folder_that_is_no_checkout_says_what_to_download(tmp_path):
 
 def test_prompts_alone_take_the_items_from_the_hub_or_say_what_to_download(folder):
     alone = (folder / "cot-prompts").rename(folder.parent / "prompts")
-    with pytest.raises(DataError, match="BBH is not at hand.*git clone https://github.com/suzgunmirac/BIG-Bench-Hard"):
+    with pytest.raises(DataError, match=r"BBH is not at hand.*git clone https://github.com/suzgunmirac/BIG-Bench-Hard"):
         bbh(folder=alone, tasks=THREE)
 
 
@@ -231,5 +231,5 @@ def test_the_smoke_set_asks_each_exemplar_after_the_two_others(monkeypatch):
 @needs_wheel
 def test_the_smoke_set_never_replaces_bbh_unasked(monkeypatch):
     monkeypatch.delenv("OUTLAY_DATA", raising=False)
-    with pytest.raises(DataError, match="BBH is not at hand"):
+    with pytest.raises(DataError, match=r"BBH is not at hand"):
         bbh()

@@ -200,7 +200,7 @@ def test_a_result_file_of_another_run_is_refused_even_without_its_settings(confi
     out = shutil.copytree(finished, tmp_path / "out")
     (out / "settings_bbh_tiny.json").unlink()
     before = content(out)
-    with pytest.raises(RunConflict, match="navigate_tiny.jsonl holds results of other settings"):
+    with pytest.raises(RunConflict, match=r"navigate_tiny.jsonl holds results of other settings"):
         evaluate(config(shots=1), "bbh", quiet=True)
     assert content(out) == before
 
@@ -209,7 +209,7 @@ def test_results_of_changed_data_are_refused(config, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "out")
     other = make(tmp_path / "other")
     (other / "bbh/snarks.json").write_text((other / "bbh/snarks.json").read_text().replace("on", "over"))
-    with pytest.raises(RunConflict, match="snarks_tiny.jsonl, line 1: item snarks/0 was another question then"):
+    with pytest.raises(RunConflict, match=r"snarks_tiny.jsonl, line 1: item snarks/0 was another question then"):
         evaluate(config(bbh_dir=other), "bbh", quiet=True)
 
 
@@ -217,7 +217,7 @@ def test_a_damaged_line_in_the_middle_is_named(config, finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "out")
     parts = (out / "snarks_tiny.jsonl").read_bytes().split(b"\n")
     (out / "snarks_tiny.jsonl").write_bytes(b"\n".join([parts[0], parts[1][:50], *parts[2:]]))
-    with pytest.raises(DataError, match="snarks_tiny.jsonl, line 2 is not a result"):
+    with pytest.raises(DataError, match=r"snarks_tiny.jsonl, line 2 is not a result"):
         evaluate(config(), "bbh", quiet=True)
 
 
@@ -242,7 +242,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(config, tmp_path):
 
 
 def test_a_missing_model_leaves_no_folder(config, tmp_path):
-    with pytest.raises(ConfigError, match="model folder .*nowhere does not exist"):
+    with pytest.raises(ConfigError, match=r"model folder .*nowhere does not exist"):
         evaluate(config(model_name=str(tmp_path / "nowhere")), "bbh", quiet=True)
     assert not (tmp_path / "out").exists()
 

@@ -86,7 +86,7 @@ def test_small_models_get_cloze_and_large_ones_letters_with_a_reason():
 
 def test_without_data_it_says_what_to_download(monkeypatch):
     monkeypatch.delenv("OUTLAY_DATA", raising=False)
-    with pytest.raises(DataError, match="MMLU is not at hand.*download"):
+    with pytest.raises(DataError, match=r"MMLU is not at hand.*download"):
         mmlu(style="letter", tasks=(SUBJECTS[0],))
 
 

@@ -36,8 +36,8 @@ def evaluate(
         return
     if config is None:
         raise ConfigError("eval needs --config FILE, e.g. --config config_smollm2.json; or --rescore FILE for responses that are there")
-    from .evaluation import load, summary
     from .evaluation import evaluate as run
+    from .evaluation import load, summary
 
     settings = load(config, overrides or [])
     settings = settings.model_copy(update=({"output_dir": out} if out else {}) | ({} if cot is None else {"cot": cot}))

@@ -84,6 +84,6 @@ def test_mmlu_choices_are_tokenized_as_they_follow_the_prompt_and_minibatches_ch
         for text, tokens in zip(item.choices, _choices(loaded, item, chat=False), strict=True):
             assert (*loaded.tokenizer(item.prompt).input_ids, *tokens) == tuple(loaded.tokenizer(item.prompt + text).input_ids)
     found = [[ask(loaded, bench, items, chat=False, max_new_tokens=0, minibatch=size) for items in bench.tasks.values()] for size in (1, 5)]
-    for one, many in zip(*(sum(part, []) for part in found), strict=True):
+    for one, many in zip(*([x for some in part for x in some] for part in found), strict=True):
         assert one.answer == many.answer
         np.testing.assert_allclose(one.logprobs, many.logprobs, atol=1e-3)
