@@ -16,7 +16,7 @@ from .diversity import prepare
 NGRAMS = (3, 5)
 FEATURES = 1 << 15
 DIMENSIONS = 128
-PROJECTED = 512
+HASHED = 1024
 
 
 def tfidf(texts: Sequence[str], dimensions: int = DIMENSIONS) -> Floats:
@@ -38,17 +38,13 @@ def tfidf(texts: Sequence[str], dimensions: int = DIMENSIONS) -> Floats:
 
 
 def hashed(texts: Sequence[str]) -> Floats:
-    """Character n-grams hashed into FEATURES columns and projected at random, rows of length 1. (n,) -> (n, PROJECTED + 1) float32.
+    """Counts of character n-grams, hashed into HASHED columns with random signs, rows of length 1. (n,) -> (n, HASHED + 1) float32.
 
     Nothing is fitted, so what different campaigns bought is embedded alike and no answer that was not bought is looked at. Cosines
-    of the n-gram counts are kept within about 1 / sqrt(PROJECTED) (Johnson & Lindenstrauss 1984). Texts without any n-gram are
-    alike.
+    of the n-gram counts are kept within about 1 / sqrt(HASHED) (Weinberger et al. 2009, arXiv 0902.2206). Texts without any n-gram
+    are alike.
     """
     from sklearn.feature_extraction.text import HashingVectorizer
-    from sklearn.random_projection import SparseRandomProjection
 
-    table = HashingVectorizer(analyzer="char_wb", ngram_range=NGRAMS, n_features=FEATURES).transform(texts)
-    points = SparseRandomProjection(PROJECTED, dense_output=True, random_state=seed(0, "measure", "hashed") % 2**32).fit_transform(table)
-    length = np.linalg.norm(points, axis=1, keepdims=True)
-    points = np.hstack([np.divide(points, length, out=np.zeros_like(points), where=length > 0), length == 0])
-    return points.astype(np.float32)
+    points = HashingVectorizer(analyzer="char_wb", ngram_range=NGRAMS, n_features=HASHED, dtype=np.float32).transform(texts).toarray()
+    return np.hstack([points, ~points.any(axis=1, keepdims=True)]).astype(np.float32)
