@@ -1,6 +1,6 @@
 """What the benchmarks share: arms timed in turn, and rows (case, ours, peer, ratio, goal) as a table and as JSON.
 
-Run a benchmark with OMP_NUM_THREADS=1: times are CPU seconds of the whole process, so a second thread would be counted, too.
+Times are CPU seconds of the whole process unless another clock is given; run those with OMP_NUM_THREADS=1, or a second thread is counted, too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """One arm: its CPU seconds, one a repetition, and what the last repetition returned."""
+    """One arm: its seconds, one a repetition, and what the last repetition returned."""
 
     seconds: tuple[float, ...]
     result: Any
@@ -26,21 +26,21 @@ class Timing:
         return statistics.median(self.seconds)
 
 
-def interleaved(arms: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, Timing]:
+def interleaved(arms: Mapping[str, Callable[[], Any]], repeats: int, *, clock: Callable[[], float] = time.process_time) -> dict[str, Timing]:
     """Call every arm once, in order; then all again, `repeats` times: a noisy minute then hits all arms alike."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     results = {}
     for turn in range(repeats):
         for name, arm in arms.items():
-            start = time.process_time()
+            start = clock()
             results[name] = arm()
-            seconds[name].append(time.process_time() - start)
-            print(f"  {turn + 1}/{repeats} {name}: {seconds[name][-1]:.2f} CPU s", flush=True)
+            seconds[name].append(clock() - start)
+            print(f"  {turn + 1}/{repeats} {name}: {seconds[name][-1]:.2f} s", flush=True)
     return {name: Timing(tuple(seconds[name]), results[name]) for name in arms}
 
 
 def row(case: str, ours: Timing, peer: Timing, goal: float | None = None, **more: Any) -> dict[str, Any]:
-    """A line of the table. ratio: how many times less CPU time ours takes, the median over the repetitions, each of which pairs the
+    """A line of the table. ratio: how many times less time ours takes, the median over the repetitions, each of which pairs the
     two within minutes (with the least and the greatest); goal: the ratio asked for (None: none)."""
     ratios = [p / o for o, p in zip(ours.seconds, peer.seconds, strict=True)]
     return {
@@ -50,10 +50,14 @@ def row(case: str, ours: Timing, peer: Timing, goal: float | None = None, **more
     }  # fmt: skip
 
 
-def show(rows: list[dict[str, Any]], json_file: Path | None = None) -> None:
-    """Print the table; with `json_file` write all keys of the rows there, too."""
-    heads = ("case", "ours (CPU s)", "peer (CPU s)", "ratio", "spread", "goal")
-    cells = [(r["case"], f"{r['ours']:.2f}", f"{r['peer']:.2f}", f"{r['ratio']:.1f}x", f"{r['ratio_least']:.1f} to {r['ratio_most']:.1f}", _goal(r)) for r in rows]
+def show(rows: list[dict[str, Any]], json_file: Path | None = None, *, unit: str = "CPU s", more: Mapping[str, str] | None = None) -> None:
+    """Print the table; with `json_file` write all keys of the rows there, too. more: head -> key of further columns."""
+    more = more or {}
+    heads = ("case", f"ours ({unit})", f"peer ({unit})", "ratio", "spread", "goal", *more)
+    cells = [
+        (r["case"], f"{r['ours']:.2f}", f"{r['peer']:.2f}", f"{r['ratio']:.1f}x", f"{r['ratio_least']:.1f} to {r['ratio_most']:.1f}", _goal(r), *(str(r.get(key, "")) for key in more.values()))
+        for r in rows
+    ]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     for line in (heads, *cells):
         print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())

@@ -6,26 +6,23 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import weights
+from .graphs import Graphs
 from .network import EmbeddingSpec, Step
 from .render import Rendered
+from .together import Group, Run, alike, chunks, padded
 
 if TYPE_CHECKING:
     import torch
 
 # Tokens that are read together: activations of so many stay in a CPU's cache.
-CHUNK = {"cpu": 1024}
+CHUNK = 1024
 CHUNK_ELSEWHERE = 16384
-
-# Rows that are attended to together at least, and the bytes of padding in keys and values that cost as much as another call.
-BLOCK = 8
-WASTE = 1 << 17
 # How far log-probabilities may be from those of the model's own forward (nats), by type.
 TOLERANCE = {"float32": 1e-3}
 TOLERANCE_ELSEWHERE = 1.0
@@ -58,30 +55,11 @@ def _agrees(model, read: weights.Weights) -> bool:
         ours = network.step(np.array([text[-1] for text in texts])).logits
         theirs = [model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0, -1] for text in texts]
         far = (ours.float().log_softmax(-1) - torch.stack(theirs).float().log_softmax(-1)).abs().max()
-    return bool(far <= TOLERANCE.get(str(read.embed.dtype).removeprefix("torch."), TOLERANCE_ELSEWHERE))
+    return bool(far <= _tolerance(read.embed.dtype))
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Packed tokens [begin, begin + rows * length): `rows` texts of equal length. Each attends to the shared beginning, to `context`
-    cached tokens of row `row`, and to itself. mask: (length, beginning + context + length) bool; None: causal, and nothing before."""
-
-    begin: int
-    rows: int
-    length: int
-    mask: torch.Tensor | None = None
-    row: int = 0
-    context: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Rows [begin, end) of at most `longest` cached tokens. mask: (rows * kv_heads, 1, longest), 0 or -inf."""
-
-    begin: int
-    end: int
-    longest: int
-    mask: torch.Tensor
+def _tolerance(dtype: torch.dtype) -> float:
+    return TOLERANCE.get(str(dtype).removeprefix("torch."), TOLERANCE_ELSEWHERE)
 
 
 class LlamaNetwork:
@@ -94,7 +72,8 @@ class LlamaNetwork:
 
         self.w, self.spec, self.decode = w, spec, decode
         self.device, self.dtype = w.embed.device, w.embed.dtype
-        self.chunk = CHUNK.get(self.device.type, CHUNK_ELSEWHERE)
+        self.chunk = CHUNK if self.on_cpu else CHUNK_ELSEWHERE
+        self.capacity, self.longest = rows, longest
         positions = torch.arange(len(prefix) + longest, device=self.device)
         cos, sin = w.rotary(torch.empty(0, device=self.device, dtype=torch.float32), positions[None])
         half = w.head_dim // 2
@@ -109,6 +88,7 @@ class LlamaNetwork:
         self.values = torch.zeros(*size, longest, w.head_dim, device=self.device, dtype=self.dtype)
         self.lengths = np.zeros(0, dtype=np.int64)
         self.shared = 0
+        self.graphs = Graphs(self, _tolerance(self.dtype)) if self.device.type == "cuda" else None
         self.prefix_keys, self.prefix_values = (torch.zeros(len(w.layers), w.kv_heads, len(prefix), w.head_dim, device=self.device, dtype=self.dtype) for _ in range(2))
         self.prefix_hidden = torch.zeros(0, w.embed.shape[1], device=self.device)
         if prefix:
@@ -121,12 +101,17 @@ class LlamaNetwork:
             self.prefix_hidden = hidden if deep is None else deep
             self.shared = len(prefix)
 
+    @property
+    def on_cpu(self) -> bool:
+        """Elsewhere a call costs more than padding: texts are padded for attention, and rows are attended to all together."""
+        return self.device.type == "cpu"
+
     def admit(self, prompts: Sequence[Rendered]) -> Step:
         """Read these prompts, longest first; they become the last rows."""
         import torch
 
         hidden, vectors = [], []
-        for part in _chunks(prompts, self.chunk):
+        for part in chunks(prompts, self.chunk):
             states, deep = self._admit(part)
             ends = np.cumsum([len(p.ids) - self.shared for p in part])
             hidden.append(states[torch.as_tensor(ends - 1, device=self.device)])
@@ -141,17 +126,20 @@ class LlamaNetwork:
 
         tails = [p.ids[self.shared :] for p in prompts]
         runs, at = [], 0
-        for length, same in groupby(map(len, tails)):
-            rows = len(list(same))
-            runs.append(Run(at, rows, length, self._mask(length, self.shared)))
-            at += rows * length
+        if self.on_cpu:
+            for length, same in groupby(map(len, tails)):
+                rows = len(list(same))
+                runs.append(Run(at, rows, length, self._mask(length, self.shared)))
+                at += rows * length
+        else:
+            longest = max(map(len, tails))
+            runs.append(padded([len(tail) for tail in tails], self._mask(longest, self.shared), self.device))
 
         def store(layer: int, k: torch.Tensor, v: torch.Tensor) -> None:
             row = len(self.lengths)
             for run in runs if self.decode else ():
-                span = slice(run.begin, run.begin + run.rows * run.length)
-                self.keys[layer, row : row + run.rows, ..., : run.length] = k[span].unflatten(0, (run.rows, run.length)).permute(0, 2, 3, 1)
-                self.values[layer, row : row + run.rows, :, : run.length] = v[span].unflatten(0, (run.rows, run.length)).transpose(1, 2)
+                self.keys[layer, row : row + run.rows, ..., : run.length] = k[run.tokens].unflatten(0, (run.rows, run.length)).permute(0, 2, 3, 1)
+                self.values[layer, row : row + run.rows, :, : run.length] = v[run.tokens].unflatten(0, (run.rows, run.length)).transpose(1, 2)
                 row += run.rows
 
         ids = torch.tensor([token for tail in tails for token in tail], device=self.device)
@@ -172,19 +160,34 @@ class LlamaNetwork:
         """Read one more token of each row. (b,)"""
         import torch
 
-        w, rows = self.w, len(tokens)
-        lengths = torch.as_tensor(self.lengths, device=self.device)
-        each = torch.arange(rows, device=self.device)
-        groups = self._groups(self.lengths + 1)
+        found = self.graphs.step(tokens) if self.graphs else None
+        if found is None:
+            read, lengths = (torch.as_tensor(x, device=self.device) for x in (tokens, self.lengths))
+            longest = int(self.lengths.max()) + 1
+            found = self._decode(read, lengths, self._groups()) if self.on_cpu else self.decoded(read, lengths, longest)
+            if self.graphs:
+                self.graphs.learn(tokens, found)
+        self.lengths = self.lengths + 1
+        return found
+
+    def decoded(self, tokens: torch.Tensor, lengths: torch.Tensor, longest: int) -> Step:
+        """The next step of the first rows, all attended to together; tokens, lengths (b,) on the device, longest: at least max(lengths) + 1.
+        Nothing here waits for the device, and shapes depend on b and `longest` alone: a CUDA graph can record it."""
+        return self._decode(tokens, lengths, [Group(0, len(tokens), longest, self._beyond(lengths + 1, longest))])
+
+    def _decode(self, tokens: torch.Tensor, lengths: torch.Tensor, groups: Sequence[Group]) -> Step:
+        import torch
+
+        w = self.w
+        each = torch.arange(len(tokens), device=self.device)
         positions = lengths + self.shared
-        x = torch.nn.functional.embedding(torch.as_tensor(tokens, device=self.device), w.embed)
+        x = torch.nn.functional.embedding(tokens, w.embed)
         for i, layer in enumerate(w.layers):
             q, k, v = self._qkv(layer, x, positions)
             self.keys[i][each, ..., lengths], self.values[i][each, :, lengths] = k, v
             x = self._feed(layer, x.add_(layer.out(self._attend_all(i, q, groups))))
-        self.lengths = self.lengths + 1
         hidden = self._norm(x, w.norm)
-        return Step(hidden, self.w.head(hidden))
+        return Step(hidden, w.head(hidden))
 
     def keep(self, going: np.ndarray) -> np.ndarray:
         """Only these rows go on: (b,) bool -> their numbers in the new order. The last rows move into the places that become free."""
@@ -239,8 +242,12 @@ class LlamaNetwork:
             store(i, k, v)
             seen = torch.empty_like(q)
             for run in runs:
-                span = slice(run.begin, run.begin + run.rows * run.length)
-                seen[span] = self._attend(i, run, q[span], k[span], v[span])
+                some = run.tokens
+                out = self._attend(i, run, q[some], k[some], v[some])
+                if run.real is None:
+                    seen[some] = out
+                else:
+                    seen = out[run.real]
             x = self._feed(layer, x.add_(layer.out(seen.flatten(1))))
         return self._norm(x, self.w.norm), deep
 
@@ -271,9 +278,10 @@ class LlamaNetwork:
 
         k = whole(self.prefix_keys, self.keys[i, run.row].transpose(1, 2) if run.context else None, k)
         v = whole(self.prefix_values, self.values[i, run.row] if run.context else None, v)
-        out = torch.nn.functional.scaled_dot_product_attention(
-            q, k, v, attn_mask=run.mask, is_causal=run.mask is None, scale=self.w.scale, enable_gqa=self.w.heads != self.w.kv_heads
-        )
+        shared = self.w.heads // self.w.kv_heads
+        if not self.on_cpu and shared > 1:  # the fast kernels there know no grouped heads, or no mask with them
+            k, v = (x[:, :, None].expand(-1, -1, shared, -1, -1).flatten(1, 2) for x in (k, v))
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=run.mask, is_causal=run.mask is None, scale=self.w.scale, enable_gqa=k.shape[1] != q.shape[1])
         return out.transpose(1, 2).flatten(0, 1)
 
     def _attend_all(self, i: int, q: torch.Tensor, groups: Sequence[Group]) -> torch.Tensor:
@@ -302,27 +310,20 @@ class LlamaNetwork:
             out += torch.bmm(shares.flatten(1, 2), self.prefix_values[i]).unflatten(1, (rows, -1)).transpose(0, 1)
         return out.flatten(1)
 
-    def _groups(self, lengths: np.ndarray) -> list[Group]:
-        """Neighbouring rows that are attended to together, up to their greatest length: split where padding costs more than a call."""
+    def _groups(self) -> list[Group]:
+        """How the rows, each with one more token, are attended to on a CPU."""
         import torch
 
-        position = 2 * self.w.kv_heads * self.w.head_dim * self.keys.element_size()
-        ends: list[tuple[int, int]] = []  # (end, longest)
-        begin = 0
-        for at in range(0, len(lengths), BLOCK):
-            end, longest = min(at + BLOCK, len(lengths)), int(lengths[at : at + BLOCK].max())
-            if ends and (abs(longest - ends[-1][1]) * (end - at if longest < ends[-1][1] else at - begin) * position) < WASTE:
-                ends[-1] = end, max(longest, ends[-1][1])
-            else:
-                begin = at
-                ends.append((end, longest))
-        groups, begin = [], 0
-        for end, longest in ends:
-            own = torch.as_tensor(lengths[begin:end], device=self.device).repeat_interleave(self.w.kv_heads)[:, None, None]
-            mask = torch.zeros(len(own), 1, longest, device=self.device).masked_fill_(torch.arange(longest, device=self.device) >= own, -torch.inf)
-            groups.append(Group(begin, end, longest, mask))
-            begin = end
-        return groups
+        lengths = torch.as_tensor(self.lengths + 1)
+        size = 2 * self.w.kv_heads * self.w.head_dim * self.keys.element_size()
+        return [Group(begin, end, longest, self._beyond(lengths[begin:end], longest)) for begin, end, longest in alike(lengths.tolist(), size)]
+
+    def _beyond(self, lengths: torch.Tensor, longest: int) -> torch.Tensor:
+        """A Group's mask over `longest` places of rows of these lengths (b,)."""
+        import torch
+
+        own = lengths[:, None].expand(-1, self.w.kv_heads).reshape(-1, 1, 1)
+        return torch.zeros(len(own), 1, longest, device=self.device).masked_fill_(torch.arange(longest, device=self.device) >= own, -torch.inf)
 
     def _feed(self, layer: weights.Layer, x: torch.Tensor) -> torch.Tensor:
         """The feed-forward block, added to x in place."""
@@ -333,6 +334,9 @@ class LlamaNetwork:
         """RMS norm over the last axis, in float32. weight None: it is folded into the next matrix."""
         import torch
 
+        if not self.on_cpu:
+            out = torch.nn.functional.rms_norm(x, x.shape[-1:], eps=self.w.eps)
+            return out if weight is None else out.mul_(weight)
         wide = x.float()
         length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         out = (wide * length.square_().div_(x.shape[-1]).add_(self.w.eps).rsqrt_()).to(self.dtype)
@@ -345,16 +349,3 @@ class LlamaNetwork:
         if not before:
             return None
         return torch.ones(length, before + length, dtype=torch.bool, device=self.device).tril(before)
-
-
-def _chunks(prompts: Sequence[Rendered], most: int) -> Iterator[list[Rendered]]:
-    """At most `most` tokens each, but at least one prompt."""
-    part: list[Rendered] = []
-    tokens = 0
-    for prompt in prompts:
-        if part and tokens + len(prompt.ids) > most:
-            yield part
-            part, tokens = [], 0
-        part.append(prompt)
-        tokens += len(prompt.ids)
-    yield part

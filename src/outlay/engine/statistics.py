@@ -59,12 +59,15 @@ class Tally:
 
         The one place where decoding looks at a step: a signal that needs more than the three statistics is computed here.
         """
+        import torch
+
         token, statistics = token_statistics(logits)
         if self.sketches is not None:
             self.sketches.add(rows, token, hidden, logits)  # the softmax of logits from which their greatest was taken is the same
-        tokens, numbers = token.cpu().numpy(), statistics.double().cpu().numpy()
-        for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
-            self.tokens[row].append(token)
+        both = torch.cat([token[:, None].double(), statistics.double()], dim=1).cpu().numpy()  # one wait for the device
+        tokens, numbers = both[:, 0].astype(np.int64), both[:, 1:]
+        for row, said in zip(rows.tolist(), tokens.tolist(), strict=True):
+            self.tokens[row].append(said)
         self.sums[rows] += numbers
         self.most_entropy[rows] = np.maximum(self.most_entropy[rows], numbers[:, 0])
         self.least_margin[rows] = np.minimum(self.least_margin[rows], numbers[:, 2])
