@@ -44,11 +44,9 @@ def select(
 ) -> None:
     """Choose k prompts of a pool once, without a campaign.
 
-    Examples:
+    Example: outlay select prompts.jsonl --embeddings prompts.npy --k 500 --out chosen.jsonl
 
-        outlay select prompts.jsonl --embeddings prompts.npy --k 500 --out chosen.jsonl
-
-        outlay select prompts.csv --text question --model smollm2 --strategy k_center --k 100 --out chosen.csv
+    Or: outlay select prompts.csv --text question --model smollm2 --strategy k_center --k 100 --out chosen.csv
     """
     from .acquisition import alone
     from .pools import pool_of
