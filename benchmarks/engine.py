@@ -23,7 +23,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 from _common import interleaved, row, show
 from _scoring import Job, Said, compare, matmul_peak
+from _study import compare as compare_study
 
+from outlay import config
 from outlay.engine import Runtime
 from outlay.engine.generate import generate
 from outlay.engine.load import load
@@ -55,6 +57,8 @@ CASES = (
     Case("log-prob only, 16", "generate_batch", 2.0, "smollm2", 64, 16, 16, 64, 64, embedding=False),
     Case("tiny model, 32", "hf", 1.7, "tiny", 512, 256, 32, 128, 128),
 )
+
+STUDY = "quickstart study"
 
 
 def texts(model: str, n: int) -> tuple[list[str], str]:
@@ -105,10 +109,21 @@ def measure(case: Case, *, quick: bool, repeats: int, best: float) -> dict:
     )  # fmt: skip
 
 
+def study(quick: bool) -> dict:
+    """The quickstart study; quick: one seed, and smaller."""
+    sizes = ["seeds=1", "rounds=[1,2]", "pool.size=400", "pool_per_seed=200", "budgets=[16]", *(f"evaluators.{name}.source.size=48" for name in ("like_pool", "balanced"))] if quick else []
+    asked = config.load(Path(__file__).parents[1] / "configs/quickstart.yaml", sizes)
+    found = compare_study(asked, time.process_time)
+    return row(
+        STUDY, found.whole, found.alone, 1.4, tool=f"{found.cells} campaigns one by one", source="skills", prompts=asked.pool["size"],
+        different_campaigns=found.runs, different_campaigns_seconds=round(found.once, 2), different_campaigns_ratio=round(found.once / found.whole.median, 2),
+    )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer prompts; within five minutes")
-    parser.add_argument("--case", action="append", choices=[c.name for c in CASES], help="only this row; may be given several times")
+    parser.add_argument("--case", action="append", choices=[*(c.name for c in CASES), STUDY], help="only this row; may be given several times")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as JSON")
     args = parser.parse_args()
@@ -120,6 +135,10 @@ def main() -> None:
         if not args.case or case.name in args.case:
             print(f"{case.name}:")
             rows.append(measure(case, quick=args.quick, repeats=args.repeats, best=best))
+    if not args.case or STUDY in args.case:
+        print(f"{STUDY}:")
+        rows.append(study(args.quick))
+        print(f"without cells that are the same run as another: {rows[-1]['different_campaigns_ratio']}x")
     show(rows, args.json, more={"of peak": "of_peak", "peer": "tool", "prompts": "prompts", "from": "source"})
 
 

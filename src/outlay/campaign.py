@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import registry, schedule, seeds
+from . import registry, schedule, seeds, subset
 from .acquisition import SignalError, neighbourhood, select
 from .errors import DataError
 from .measure.words import word_numbers
@@ -77,7 +77,8 @@ class Campaign:
 class Desk:
     """What a campaign works with. `pool` is this seed's share of the pool; `base_signals(needs)` gives the base model's signals
     of it, priced as if this campaign had scored it alone; `diversity(bought, new)` measures what was bought, and its last batch;
-    `embedding` (n, d) is the space of the evidence beside a choice, centred and normalised; `folders` has one stage folder a round (campaigns that share a prefix share its folders) and `shared` those that another campaign branches from."""
+    `embedding` (n, d) is the space of the evidence beside a choice, centred and normalised; `folders` has one stage folder a round (campaigns that share a prefix share its folders) and `shared` those that another campaign branches from;
+    `scored_share` of the unlabeled prompts get live signals in a round, and the strategy picks among these."""
 
     store: Store
     pool: Pool
@@ -92,6 +93,7 @@ class Desk:
     folders: Sequence[str]
     shared: frozenset[str] = frozenset()
     frozen: frozenset[str] = frozenset({"embedding"})
+    scored_share: float = 1.0
     keep_models: str = "last"
 
 
@@ -107,14 +109,20 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
     for number, (size, folder) in enumerate(zip(campaign.sizes, desk.folders, strict=True), 1):
         unlabeled = np.setdiff1d(np.arange(n), closed)
         labeled = pool.rows_of(a.prompt_id for a in bought)
-        signals = _signals(desk, card, model, remake, folder, unlabeled, closed)
-        signals = replace(signals, columns={**signals.columns, **known})
-        view = View(signals, unlabeled, labeled, groups, lottery)
-        rng = seeds.generator(campaign.seed, "select", campaign.strategy, number)
         k = min(size + owed, len(unlabeled))
+        offered = unlabeled
+        if desk.scored_share < 1 and _live(desk, card, model):
+            offered = subset.candidates(pool.ids, unlabeled, desk.scored_share, least=k, seed=campaign.seed, number=number)
+        signals = _signals(desk, card, model, remake, folder, offered, closed)
+        signals = replace(signals, columns={**signals.columns, **known})
+        view = View(signals, offered, labeled, groups, lottery)
+        stream = partial(seeds.generator, campaign.seed, "select", campaign.strategy, number)
+        rng = stream()
         if not k:
             raise DataError(f"the pool is used up: all {n} prompts were bought or skipped before round {number}; enlarge the pool or lower the budget")
         selection = store.keep(f"{folder}/selection.json", Selection, partial(_select, campaign.strategy, view, k, rng, desk))
+        if len(offered) < len(unlabeled):
+            store.keep(f"{folder}/agreement.json", dict, partial(_agreement, campaign.strategy, desk, card, replace(view, unlabeled=unlabeled), view, k, stream))
         asked = pool.rows_of(selection.ids)
         batch = store.keep(f"{folder}/batch.json", Batch, partial(_annotate, desk.oracle, pool, asked, number))
         new = [a for a in batch.annotations if a.kind != "skip"]
@@ -135,10 +143,21 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         yield Round(number, len(bought), model, tuple(evaluations), signals.cost + batch.cost + model.cost)
 
 
+def _live(desk: Desk, card: registry.Card, model: Model) -> frozenset[str]:
+    """The signals that this model is to be scored for; none for the base, whose signals are there of every prompt."""
+    return card.needs - POOL_SIGNALS - desk.frozen if model.weights else frozenset()
+
+
+def _agreement(strategy: str, desk: Desk, card: registry.Card, whole: View, part: View, k: int, stream: Callable[[], np.random.Generator]) -> dict:
+    """By the base's signals, which are there of every prompt: what the strategy would pick from the subset, and from all."""
+    known = {name: whole.signals.columns[name] for name in card.needs & POOL_SIGNALS}
+    base = Signals(desk.base_signals(card.needs - POOL_SIGNALS).columns | known)
+    return subset.agreement(strategy, replace(whole, signals=base), replace(part, signals=base), k, (stream(), stream()))
+
+
 def _signals(desk: Desk, card: registry.Card, model: Model, remake: Callable | None, folder: str, unlabeled: Indices, closed: Indices) -> Signals:
     """The scorer's signals that the strategy declared, (n, ...); live ones are NaN on rows that were asked before, unless it reads them there."""
-    needs = card.needs - POOL_SIGNALS
-    live = needs - desk.frozen if model.weights else frozenset()
+    needs, live = card.needs - POOL_SIGNALS, _live(desk, card, model)
     columns: dict[str, np.ndarray] = {}
     if needs - live:
         base = desk.base_signals(needs - live)

@@ -55,6 +55,7 @@ class StudyConfig(_Section):
     oracle: Spec = "replay"
     evaluators: dict[str, Spec] = Field(min_length=1, description="name -> test; the first one leads the report")
     embedding: Literal["frozen", "live"] = Field("frozen", description="embeddings for acquisition: base model, or current model")
+    scored_share: float = Field(1.0, gt=0, le=1, description="share of the unlabeled prompts, drawn anew, that a trained model scores in each round; the strategy picks among these")
     runtime: Runtime = Runtime()
 
     strategies: list[str] = Field(min_length=1)

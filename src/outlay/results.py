@@ -250,7 +250,8 @@ def changes(scored: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
             if earlier is not None and row["all"]:
                 both = part[part["round"].isin([number - 1, number])]
                 row["correlation"] = dynamics.rank_correlation(both, "round").loc[number - 1, number]
-                if _ranks(earlier["score"], batches[name, number - 1]) and _ranks(table["score"], batches[name, number]):
+                known = earlier["score"].index.isin(batches[name, number]).sum() == len(batches[name, number])  # else a subset was scored then
+                if known and _ranks(earlier["score"], batches[name, number - 1]) and _ranks(table["score"], batches[name, number]):
                     change = dynamics.change(earlier["score"], batches[name, number - 1], batches[name, number])
                     row |= {"kept": change.kept, "chance": change.chance}
             rows.append(row)
@@ -261,6 +262,18 @@ def changes(scored: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
 def _ranks(scored: pd.Series, batch: list[str]) -> bool:
     """Whether the batch has the highest scores: then the score alone says what would be taken next."""
     return scored.drop(batch).max() <= scored[batch].min()
+
+
+def agreements(root: Path) -> pd.DataFrame:
+    """One row per campaign and round in which a subset of the prompts was scored: campaign, round and the keys of agreement.json (see
+    `outlay.subset.agreement`). Empty where every round scored all."""
+    store, study, _ = _study(root)
+    rows = []
+    for name, entry in study["campaigns"].items():
+        for number, folder in enumerate(entry["folders"], 1):
+            if (root / folder / "agreement.json").exists():
+                rows.append({"campaign": name, "round": number} | store.read(f"{folder}/agreement.json", dict))
+    return pd.DataFrame(rows, columns=["campaign", "round", "scored", "unlabeled", "overlap", "rank", "best_rank"])
 
 
 def overlap(table: pd.DataFrame) -> pd.DataFrame:

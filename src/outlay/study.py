@@ -87,7 +87,7 @@ def set_up(config: StudyConfig, store: Store) -> dict:
     """Write the pool, the vault, the tests and study.json; or check that the run directory is of the same study, and grow it."""
     old = store.read("study.json", dict) if (store.root / "study.json").exists() else None
     if old:
-        _same(old["config"], config.model_dump(mode="json"), store.root)
+        _same(StudyConfig.model_validate(old["config"]).model_dump(mode="json"), config.model_dump(mode="json"), store.root)
     pool = pools.check("pool", registry.build("pool", config.pool)())
     record = {"fingerprint": pools.pool_of("pool", pool).fingerprint, "prompts": pool.num_rows, "repeated": pools.repeated(pool)}
     if old and old["pool"] != record:

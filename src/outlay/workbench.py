@@ -195,6 +195,7 @@ class Workbench:
             folders=folders[:rounds],
             shared=frozenset(self.study["shared_folders"]),
             frozen=frozenset({"embedding"}) if self.config.embedding == "frozen" else frozenset(),
+            scored_share=self.config.scored_share,
             keep_models=self.config.keep_models,
         )
 

@@ -38,6 +38,7 @@ class Run:
     ledger: pd.DataFrame
     bought: pd.DataFrame
     scores: pd.DataFrame
+    agreements: pd.DataFrame
     groups: pd.Series  # of the whole pool
 
 
@@ -45,7 +46,7 @@ def read(root: Path) -> Run:
     study = Store(root).read("study.json", dict)
     results, ledger = (pd.read_parquet(root / f"{name}.parquet") for name in ("results", "ledger"))
     groups = pools.read(root / "shared/pool.parquet").column("group").to_pandas()
-    return Run(study, StudyConfig.model_validate(study["config"]), results, ledger, runs.bought(root), runs.scores(root), groups)
+    return Run(study, StudyConfig.model_validate(study["config"]), results, ledger, runs.bought(root), runs.scores(root), runs.agreements(root), groups)
 
 
 def write_report(root: Path) -> Path:
@@ -111,6 +112,7 @@ def _numbers(run: Run) -> dict[str, pd.DataFrame]:
         "overlap": choices.overlaps(run.results, run.bought, run.scores, budget),
         "seeds": choices.across_seeds(run.results, run.bought, run.scores, budget),
         "selection": choices.selection(run.results, runs.changes(run.scores, run.bought), budget),
+        "agreement": choices.agreement(run.results, run.agreements, budget),
         "bought": choices.shares(run.results, run.bought, budget, run.groups),
         "purchases": choices.purchases(run.results, run.bought, budget),
     }

@@ -64,6 +64,19 @@ def selection(results: pd.DataFrame, changes: pd.DataFrame, budget: int) -> pd.D
     return pd.DataFrame(rows, columns=[*ARM, "round", "all", "seeds", "chance", *names])
 
 
+def agreement(results: pd.DataFrame, found: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """`results.agreements`, one row per arm and round: means over seeds, with intervals."""
+    ran = runs(results).drop_duplicates("campaign")[["campaign", "seed", *ARM]]
+    rows = []
+    for keys, part in arms(ran[ran["budget"] == budget].merge(found, on="campaign"), "round"):
+        row = keys | {name: float(part[name].mean()) for name in ("scored", "unlabeled")} | {"seeds": len(part)}
+        for name in ("overlap", "rank", "best_rank"):
+            row |= named(name, mean(part[name].astype(float)))
+        rows.append(row)
+    names = [f"{name}{end}" for name in ("overlap", "rank", "best_rank") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=[*ARM, "round", "scored", "unlabeled", "seeds", *names])
+
+
 def most_rounds(runs: pd.DataFrame, budget: int) -> pd.DataFrame:
     """Of each strategy, the campaigns with the most rounds at this budget (the first such arm in grid order)."""
     mine = runs[runs["budget"] == budget].drop_duplicates("campaign")

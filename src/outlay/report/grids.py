@@ -76,6 +76,10 @@ def grids(results: pd.DataFrame, numbers: dict[str, pd.DataFrame]) -> dict[str, 
     for _, row in moves.dropna(how="all", subset=["correlation", *LENGTHS]).iterrows():
         cells = [between(row, "correlation"), between(row, "kept", 100, 0), dashed(100 * row["chance"], 0), between(row, "prompt_length"), between(row, "response_length")]
         chosen.append([*key(row), str(row["round"]), *cells, "all prompts" if row["all"] else "picks", str(row["seeds"])])
+    agree = [
+        [*key(row), str(row["round"]), f"{row['scored']:,.0f} of {row['unlabeled']:,.0f}", *(between(row, name, 100, 0) for name in ("overlap", "rank", "best_rank")), str(row["seeds"])]
+        for _, row in numbers["agreement"].iterrows()
+    ]
     apart = [[*key(row), str(row["pairs"]), dashed(row["jaccard"]), dashed(row["correlation"])] for _, row in numbers["seeds"].iterrows()]
     spaces = [name for measure in ("Vendi, model", "Vendi, TF-IDF", "groups, %") for name in (measure, "random sets")]
     return {
@@ -88,6 +92,7 @@ def grids(results: pd.DataFrame, numbers: dict[str, pd.DataFrame]) -> dict[str, 
         "variety": Grid("variety", "How varied the words are, at equal numbers of words", [*keys, *(f"{w}, {s}" for w in ("distinct-1", "distinct-2", "compression") for s in ("prompts", "random sets", "responses", "responses minus random’s")), "seeds"], varied),
         "batches": Grid("batches", "Vendi score of each round’s batch alone, in the campaigns with the most rounds", [*keys, "round", *spaces[:4], "responses", "seeds"], batches),
         "selection": Grid("selection", "How the choice changes from round to round, and how far a score ranks by length, in the campaigns with the most rounds", [*keys, "round", "correlation with the round before", "still its choice, %", "by chance, %", "with prompt length", "with response length", "over", "seeds"], chosen),
+        "agreement": Grid("agreement", "Choosing from a scored subset beside choosing from all, by the base model’s signals", [*keys, "round", "scored", "picks in common, %", "picks’ rank, %", "best rank, %", "seeds"], agree),
         "seeds": Grid("seeds", "How much two seeds of one campaign agree", [*keys, "pairs of seeds", "overlap", "correlation of scores"], apart),
         "purchases": _purchases(numbers["purchases"]),
     }  # fmt: skip
