@@ -34,8 +34,15 @@ class Runtime(_Section):
     template: Literal["auto", "chat", "plain"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     device: str = "auto"
-    minibatch: int = Field(32, ge=1)
+    minibatch: int | Literal["auto"] = Field(32, description="prompts a forward pass; auto: as many as memory allows, found once and written to study.json")
     threads: int = Field(1, ge=1)
+
+    @field_validator("minibatch", mode="plain")
+    @classmethod
+    def _number_or_auto(cls, value: Any) -> Any:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+            raise ValueError(f"{value!r} is neither a number of prompts, at least 1, nor auto")
+        return value
 
 
 class StudyConfig(_Section):

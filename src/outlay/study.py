@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,11 @@ from .errors import ConfigError, OutlayError, RunConflict
 from .progress import Progress
 from .store import Store, write_atomic
 from .types import POOL_SIGNALS
-from .workbench import Task, campaign_of, part, perform
+from .workbench import Task, campaign_of, part, perform, runtime_of
 
 GROWING = {"strategies", "rounds", "schedules", "starts", "seeds", "budgets"}
 FREE = {"prices", "executor", "workers", "note", "keep_models", "report_to"}  # may change without changing what a cell is
+BENCHMARK_TOKENS = 2048  # of a prompt with worked examples, for which a minibatch is to fit too
 PACKAGES = ("torch", "transformers", "peft", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
@@ -86,6 +88,8 @@ def check(config: StudyConfig) -> None:
 def set_up(config: StudyConfig, store: Store) -> dict:
     """Write the pool, the vault, the tests and study.json; or check that the run directory is of the same study, and grow it."""
     old = store.read("study.json", dict) if (store.root / "study.json").exists() else None
+    if old and config.runtime.minibatch == "auto":
+        config = _with_minibatch(config, old["config"]["runtime"]["minibatch"])
     if old:
         _same(StudyConfig.model_validate(old["config"]).model_dump(mode="json"), config.model_dump(mode="json"), store.root)
     pool = pools.check("pool", registry.build("pool", config.pool)())
@@ -107,6 +111,8 @@ def set_up(config: StudyConfig, store: Store) -> dict:
     model = _model_digest(config)
     if old and old["model"] != model:
         raise RunConflict(f"model '{config.model}' has changed since {store.root} was started ({old['model']} then, {model} now); restore it or choose another --out")
+    if config.runtime.minibatch == "auto":
+        config = _with_minibatch(config, _fitting(config, [pool, *tests.values()]))
     inputs = {"shared/pool.parquet": pools.pool_of("pool", pool).table, "shared/vault.parquet": pools.vault_of(pool)}
     inputs |= {f"shared/tests/{name}.parquet": table for name, table in tests.items()}
     _copy_in(store, inputs, started=old is not None)
@@ -165,6 +171,23 @@ def _longest_first(study: dict) -> list[str]:
     return sorted(study["campaigns"], key=lambda name: -work(study["campaigns"][name]))
 
 
+def _with_minibatch(config: StudyConfig, size: int) -> StudyConfig:
+    return config.model_copy(update={"runtime": config.runtime.model_copy(update={"minibatch": size})})
+
+
+def _fitting(config: StudyConfig, tables: Sequence[Any]) -> int:
+    """The minibatch that fits into memory for the prompts of these tables; where no model is run, it has no meaning: 1."""
+    if registry.parse(config.scorer)[0] != "llm":
+        return 1
+    from .engine.memory import minibatch
+
+    specs = [("scorer", *registry.parse(config.scorer)), *(("evaluator", *registry.parse(spec)) for spec in config.evaluators.values())]
+    new = max(({**registry.card(kind, name).options, **given}.get("max_new_tokens", 0) for kind, name, given in specs))
+    own = all("source" in given for kind, _, given in specs if kind == "evaluator")  # else a benchmark brings prompts of its own
+    texts = [text for table in tables for text in table.column("text").to_pylist()]
+    return minibatch(config.model, runtime_of(config), texts, new=new, workers=config.workers or (1 if _on_gpu(config) else os.cpu_count() or 1), least=0 if own else BENCHMARK_TOKENS)
+
+
 def _copy_in(store: Store, inputs: dict[str, Any], *, started: bool) -> None:
     """Put copies of pool, gold answers and tests into the run directory. Once a run has started they must be what they were."""
     import io
@@ -217,9 +240,7 @@ def _on_gpu(config: StudyConfig) -> bool:
     """Whether the model runs on a GPU: workers would only compete for it."""
     if registry.parse(config.scorer)[0] != "llm":
         return False
-    from .engine.runtime import Runtime
-
-    return Runtime(**config.runtime.model_dump()).torch_device().type == "cuda"
+    return runtime_of(config).torch_device().type == "cuda"
 
 
 def _model_digest(config: StudyConfig) -> str:

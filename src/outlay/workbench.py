@@ -52,10 +52,16 @@ def part(config: StudyConfig, kind: str, spec: Any, **extra: Any) -> Any:
     """Build a part. It gets the study's runtime and those of the `extra` options that it takes."""
     takes = registry.card(kind, registry.parse(spec)[0]).options
     if "runtime" in takes:
-        from .engine.runtime import Runtime
-
-        extra["runtime"] = Runtime(**config.runtime.model_dump())
+        extra["runtime"] = runtime_of(config)
     return registry.build(kind, spec, **{k: v for k, v in extra.items() if k in takes})
+
+
+def runtime_of(config: StudyConfig) -> Any:
+    """The engine's Runtime. A minibatch of "auto" is a number in every study that has been set up; before that, 1 stands for it."""
+    from .engine.runtime import Runtime
+
+    values = config.runtime.model_dump()
+    return Runtime(**values | ({"minibatch": 1} if values["minibatch"] == "auto" else {}))
 
 
 @dataclass(frozen=True, eq=False)
