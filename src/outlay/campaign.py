@@ -103,13 +103,14 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
     bought: list[Annotation] = []
     closed: Indices = np.empty(0, dtype=np.int64)  # asked before: bought or skipped
     known = {"words": word_numbers(pool.texts)} if "words" in card.needs else {}
-    model, remake, owed = desk.base, None, 0
+    model, remake, owed, memory = desk.base, None, 0, {}
     for number, (size, folder) in enumerate(zip(campaign.sizes, desk.folders, strict=True), 1):
         unlabeled = np.setdiff1d(np.arange(n), closed)
         labeled = pool.rows_of(a.prompt_id for a in bought)
         signals = _signals(desk, card, model, remake, folder, unlabeled, closed)
         signals = replace(signals, columns={**signals.columns, **known})
-        view = View(signals, unlabeled, labeled, groups, lottery)
+        moving = signals.live & {"embedding"}
+        view = View(signals, unlabeled, labeled, groups, lottery, {name: desk.base_signals(moving).columns[name] for name in moving}, memory)
         rng = seeds.generator(campaign.seed, "select", campaign.strategy, number)
         k = min(size + owed, len(unlabeled))
         if not k:
