@@ -14,8 +14,11 @@ from outlay import campaign as campaigns
 from outlay import grid, registry, results
 from outlay.campaign import Campaign
 from outlay.config import StudyConfig
+from outlay.coverage import facility
+from outlay.coverage import rounds as facility_rounds
 from outlay.errors import ConfigError, DataError
 from outlay.oracles.replay import Replay, read_journal
+from outlay.seeds import generator
 from outlay.store import Store
 from outlay.toy import ToyScorer, ToyTrainer
 from outlay.types import Batch, Cost, Model, Selection, Signals
@@ -280,6 +283,35 @@ def test_a_live_signal_comes_from_the_current_model_and_a_frozen_one_from_the_ba
     assert seen[1][0] == {"mean_entropy"}
     assert np.array_equal(seen[0][1], seen[1][1])
     assert not np.allclose(seen[0][2][20:], seen[1][2][20:], equal_nan=True)
+
+
+@dataclass(frozen=True)
+class MovingScorer:
+    """The toy scorer whose embeddings move with the model, as a language model's do."""
+
+    amount: float
+
+    def __call__(self, model, pool, needs, *, seed):
+        found = ToyScorer()(model, pool, needs, seed=seed)
+        if model.weights and "embedding" in needs:
+            for row, name in enumerate(pool.ids):
+                found.columns["embedding"][row] += self.amount * generator(0, model.digest, name).standard_normal(found.columns["embedding"].shape[1])
+        return found
+
+
+@pytest.mark.parametrize("frozen, amount, built", [({"embedding"}, 0.1, 1), ((), 0.005, 1), ((), 1.0, 3)])
+def test_rounds_of_facility_location_go_on_from_the_first_and_choose_the_same_after_an_interruption(run, monkeypatch, frozen, amount, built):
+    monkeypatch.setattr(facility, "EXACT_UP_TO", 50)  # of 90 prompts
+    calls, start = [], facility_rounds.start
+    monkeypatch.setattr(facility_rounds, "start", lambda *a, **k: calls.append(1) or start(*a, **k))
+    plan, parts = Campaign("facility_location", 3, 36, start="warm_all"), {"scorer": MovingScorer(amount), "frozen": frozenset(frozen)}
+    run(plan, **parts)
+    assert len(calls) == built  # for all rounds, or, where embeddings moved far, for each
+    folder = run.root / "alone"
+    whole = chosen(folder, 3)
+    (folder / "r3/selection.json").unlink()
+    run(plan, **parts)
+    assert chosen(folder, 3) == whole
 
 
 def test_words_come_from_the_texts_of_the_whole_pool_cost_nothing_and_never_change(run, bench, scratch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from outlay.coverage import facility, scale
-from outlay.coverage.rounds import Rounds
+from outlay.coverage.rounds import LEAST, start
 from outlay.errors import DataError
 
 NOBODY = np.empty(0, dtype=np.int64)
@@ -23,7 +23,7 @@ def drifted(points, amount, seed=1):
 @pytest.mark.parametrize("kernel", ["cosine", "rbf"])
 def test_three_rounds_with_one_state_are_three_fresh_starts(kernel):
     points, left, bought = clustered(), np.random.default_rng(0).permutation(1500), NOBODY
-    rounds = Rounds(points, kernel=kernel, width=0.3)
+    rounds = start(points, kernel=kernel, width=0.3)
     for k in (40, 30, 80):
         kept = rounds.next(k, candidates=left, chosen=bought)
         fresh = facility.cover(points, k, candidates=left, chosen=bought, kernel=kernel, width=0.3, mode="two_stage")
@@ -35,7 +35,7 @@ def test_three_rounds_with_one_state_are_three_fresh_starts(kernel):
 def test_a_round_smaller_than_the_head_leaves_the_rest_of_the_head_to_the_next(monkeypatch):
     monkeypatch.setattr(scale, "HEAD_AT_LEAST", 20)
     points, order = clustered(), np.arange(1500)
-    rounds = Rounds(points)
+    rounds = start(points)
     first = rounds.next(7, candidates=order, chosen=NOBODY)
     second = rounds.next(30, candidates=order[~np.isin(order, first.picks)], chosen=first.picks)
     one = facility.cover(points, 37, candidates=order, chosen=NOBODY, mode="two_stage")
@@ -43,39 +43,76 @@ def test_a_round_smaller_than_the_head_leaves_the_rest_of_the_head_to_the_next(m
 
 
 def test_unchanged_embeddings_change_nothing():
-    points = clustered()
-    rounds, other = Rounds(points), Rounds(points)
-    assert other.update(points.copy()) == 1
-    a, b = (r.next(50, candidates=np.arange(9, 1500), chosen=np.arange(9)) for r in (rounds, other))
-    assert (a.picks == b.picks).mean() > 0.95 and a.objective == pytest.approx(b.objective, rel=1e-6)  # inner products are summed in another order
+    rounds = start(clustered())
+    assert rounds.moved(clustered(), chosen=np.arange(9)) is rounds and rounds.recall == 1
+
+
+def test_embeddings_that_are_only_longer_are_no_change_but_for_the_order_of_sums():
+    points, left, bought = clustered(), np.arange(9, 1500), np.arange(9)
+    rounds = start(points, labeled=bought)
+    moved = rounds.moved(3 * points, chosen=bought)
+    a, b = (r.next(50, candidates=left, chosen=bought) for r in (rounds, moved))
+    assert moved.recall == pytest.approx(1, abs=1e-4) and moved.recall <= 1 and a.objective == pytest.approx(b.objective, rel=1e-5)
 
 
 @pytest.mark.parametrize("amount", [0.05, 0.2])
-def test_old_pairs_scored_again_buy_as_much_as_new_ones(amount):
-    points, bought = clustered(), np.arange(0, 1500, 30)
-    left, changed = np.setdiff1d(np.arange(1500), bought), drifted(points, amount)
-    rounds = Rounds(points)
-    assert 0.8 < rounds.update(changed) == rounds.recall < 1
-    gain = [
-        facility.gains_in_order(changed, found.picks, chosen=bought).sum()
-        for found in (rounds.next(150, candidates=left, chosen=bought), facility.cover(changed, 150, candidates=left, chosen=bought, mode="two_stage"))
-    ]
-    assert gain[0] >= 0.998 * gain[1]
+@pytest.mark.parametrize("kernel", ["cosine", "rbf"])
+def test_old_pairs_scored_again_or_made_anew_buy_as_much_as_a_fresh_start(amount, kernel):
+    points, changed, everyone = clustered(), drifted(clustered(), amount), np.arange(1500)
+    rounds = start(points, kernel=kernel, width=0.3)
+    bought = rounds.next(50, candidates=everyone, chosen=NOBODY).picks
+    moved = rounds.moved(changed, chosen=bought)
+    assert 0 < moved.recall < 1 and moved.remade == (moved.recall < LEAST)
+    options = {"candidates": np.setdiff1d(everyone, bought), "chosen": bought}
+    found = moved.next(150, **options), facility.cover(changed, 150, **options, kernel=kernel, width=0.3, mode="two_stage")
+    gains = [facility.gains_in_order(changed, f.picks, chosen=bought, kernel=kernel, width=0.3).sum() for f in found]
+    assert gains[0] >= 0.998 * gains[1]
+
+
+def test_recall_is_that_of_all_pairs_that_can_still_add_something():
+    points, changed, bought = clustered(200), drifted(clustered(200), 0.4), np.arange(0, 200, 20)
+    rounds = start(points, labeled=bought)  # 200 rows: all are looked at
+    before, after = (np.rint(facility.unit(x) @ facility.unit(x).T * 2**20) for x in (points, changed))
+    floor = np.maximum(after[:, rounds._floor].max(axis=1), 0)
+    held = before > np.maximum(before[:, rounds._floor].max(axis=1), 0)[:, None]
+    adds = np.maximum(after - floor[:, None], 0)
+    assert rounds.moved(changed, chosen=bought).recall == pytest.approx((adds * held).sum() / adds.sum(), rel=1e-4)
 
 
 def test_other_prompts_under_the_same_numbers_are_noticed_and_pairs_made_anew():
     points = clustered()
     mixed = points[np.random.default_rng(3).permutation(1500)]
-    rounds = Rounds(points)
-    assert rounds.update(mixed) < 0.5
-    kept = rounds.next(60, candidates=np.arange(1500), chosen=NOBODY)
+    moved = start(points).moved(mixed, chosen=NOBODY)
+    assert moved.recall < 0.5 and moved.remade
+    kept = moved.next(60, candidates=np.arange(1500), chosen=NOBODY)
     fresh = facility.cover(mixed, 60, candidates=np.arange(1500), chosen=NOBODY, mode="two_stage")
     assert np.array_equal(kept.picks, fresh.picks)
 
 
+@pytest.mark.parametrize("why", ["others were bought", "a pick was skipped"])
+def test_a_head_that_is_not_bought_is_not_taken_as_given(why):
+    points, order = clustered(), np.arange(1500)
+    rounds = start(points)
+    first = rounds.next(40, candidates=order, chosen=NOBODY).picks
+    bought = order[3::30] if why == "others were bought" else first[1:]
+    left = np.setdiff1d(order, np.append(bought, first[0]))
+    kept = rounds.next(30, candidates=left, chosen=bought)
+    fresh = facility.cover(points, 30, candidates=left, chosen=bought, mode="two_stage")
+    assert np.array_equal(kept.picks, fresh.picks) and kept.objective == fresh.objective
+
+
+def test_a_round_within_the_head_has_its_true_value_and_a_bound_above_the_best(monkeypatch):
+    monkeypatch.setattr(scale, "HEAD_AT_LEAST", 20)
+    points, order = clustered(), np.arange(1500)
+    kept = start(points).next(7, candidates=order, chosen=NOBODY)
+    exact = facility.cover(points, 7, candidates=order, chosen=NOBODY, mode="exact")
+    value = facility.gains_in_order(points, kept.picks, chosen=NOBODY).sum()
+    assert kept.objective == pytest.approx(value) and exact.objective <= kept.bound
+
+
 def test_a_pool_of_another_size_is_refused():
-    rounds = Rounds(clustered(200))
+    rounds = start(clustered(200))
     with pytest.raises(DataError, match="199 rows, the old ones 200"):
-        rounds.update(clustered(199))
+        rounds.moved(clustered(199), chosen=NOBODY)
     with pytest.raises(DataError, match="cannot choose 3 rows of 2"):
         rounds.next(3, candidates=np.arange(2), chosen=NOBODY)

@@ -265,12 +265,17 @@ def test_lazy_d2_takes_every_different_row_before_a_duplicate_and_the_same_seed_
         assert np.array_equal(one, again)
 
 
-def test_nearest_centres_by_brute_force():
-    points = clustered(90, 5)
-    nearest, distance = spread.assign(points, np.array([4, 50, 7]))
-    gaps = np.linalg.norm(points[:, None].astype(np.float64) - points[[4, 50, 7]][None], axis=2)
-    np.testing.assert_allclose(distance, gaps.min(axis=1), atol=2e-3)
-    np.testing.assert_allclose(gaps[np.arange(90), nearest], gaps.min(axis=1), atol=2e-3)
+@pytest.mark.parametrize("small", [0, 4096])
+def test_the_nearest_of_the_chosen_rows_by_brute_force(small, monkeypatch):
+    monkeypatch.setattr(spread, "SMALL", small)
+    points, candidates, labeled = clustered(300, 5), np.arange(299, 19, -1), np.arange(20)
+    found = spread.farthest_first(points, 70, candidates=candidates, chosen=labeled)
+    centres = np.concatenate([found.picks, labeled])
+    gaps = np.linalg.norm(points[candidates][:, None].astype(np.float64) - points[centres][None], axis=2)
+    np.testing.assert_allclose(found.away, gaps.min(axis=1), atol=5e-3)
+    near = np.where(found.owner < 0, gaps[:, 70:].min(axis=1), gaps[np.arange(280), found.owner])
+    np.testing.assert_allclose(near, gaps.min(axis=1), atol=5e-3)
+    assert np.array_equal(found.owner[299 - found.picks], np.arange(70))  # a pick is its own, duplicates or not
 
 
 # -- outlay.select ---------------------------------------------------------------------------------------------------------

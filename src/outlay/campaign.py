@@ -105,7 +105,7 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
     bought: list[Annotation] = []
     closed: Indices = np.empty(0, dtype=np.int64)  # asked before: bought or skipped
     known = {"words": word_numbers(pool.texts)} if "words" in card.needs else {}
-    model, remake, owed = desk.base, None, 0
+    model, remake, owed, memory = desk.base, None, 0, {}
     for number, (size, folder) in enumerate(zip(campaign.sizes, desk.folders, strict=True), 1):
         unlabeled = np.setdiff1d(np.arange(n), closed)
         labeled = pool.rows_of(a.prompt_id for a in bought)
@@ -115,7 +115,8 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
             offered = subset.candidates(pool.ids, unlabeled, desk.scored_share, least=k, seed=campaign.seed, number=number)
         signals = _signals(desk, card, model, remake, folder, offered, closed)
         signals = replace(signals, columns={**signals.columns, **known})
-        view = View(signals, offered, labeled, groups, lottery)
+        moving = signals.live & {"embedding"}
+        view = View(signals, offered, labeled, groups, lottery, {name: desk.base_signals(moving).columns[name] for name in moving}, memory)
         stream = partial(seeds.generator, campaign.seed, "select", campaign.strategy, number)
         rng = stream()
         if not k:
@@ -152,7 +153,7 @@ def _agreement(strategy: str, desk: Desk, card: registry.Card, whole: View, part
     """By the base's signals, which are there of every prompt: what the strategy would pick from the subset, and from all."""
     known = {name: whole.signals.columns[name] for name in card.needs & POOL_SIGNALS}
     base = Signals(desk.base_signals(card.needs - POOL_SIGNALS).columns | known)
-    return subset.agreement(strategy, replace(whole, signals=base), replace(part, signals=base), k, (stream(), stream()))
+    return subset.agreement(strategy, replace(whole, signals=base, base={}, memory={}), replace(part, signals=base, base={}, memory={}), k, (stream(), stream()))
 
 
 def _signals(desk: Desk, card: registry.Card, model: Model, remake: Callable | None, folder: str, unlabeled: Indices, closed: Indices) -> Signals:

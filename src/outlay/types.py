@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -131,6 +131,8 @@ class View:
 
     `lottery`: (n,) a uniform number per row, fixed by the campaign's seed and the prompt's id. Use it to break ties and to
     order rows before drawing from the generator: then a choice does not depend on the order of the pool.
+    `base`: the base model's embedding where the strategy declared it and it is live, (n, d). `memory` is handed from round to round
+    of a campaign; it is empty again after an interruption, so what is kept there saves time and must not change a choice.
     """
 
     signals: Signals
@@ -138,6 +140,8 @@ class View:
     labeled: Indices
     groups: npt.NDArray[np.str_]
     lottery: Floats
+    base: Mapping[str, Floats] = field(default_factory=dict)
+    memory: dict[Any, Any] = field(default_factory=dict)
 
     def score(self, name: str) -> Floats:
         """The signal of the unlabeled rows, aligned with `unlabeled`. (m,) or (m, d)."""

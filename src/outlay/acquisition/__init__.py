@@ -116,8 +116,11 @@ def _declared(view: View, card: registry.Card) -> View:
             row = int(rows[bad][0])
             raise SignalError(name, row, float(next(v for v in np.atleast_1d(column[row]) if not np.isfinite(v))))
         columns[name] = column
+    base = {name: column.view() for name, column in view.base.items() if name in card.needs}
+    for column in base.values():
+        column.flags.writeable = False
     groups = view.groups if card.reads_groups else np.zeros(len(view.groups), dtype="<U1")
-    return replace(view, signals=Signals(columns, view.signals.live & card.needs, view.signals.cost), groups=groups)
+    return replace(view, signals=Signals(columns, view.signals.live & card.needs, view.signals.cost), groups=groups, base=base)
 
 
 def _checked(picks: Any, view: View, k: int, name: str) -> Indices:

@@ -107,12 +107,9 @@ def select(
 def _k_center(embeddings: Floats, k: int, left: Indices, bought: Indices, threads: int | None) -> Selected:
     points = unit(embeddings, np.concatenate([left, bought]))
     found = spread.farthest_first(points, k, candidates=np.arange(len(left)), chosen=np.arange(len(left), len(points)), threads=threads)
-    nearest, distance = spread.assign(points, np.concatenate([np.arange(len(left), len(points)), found.picks]), threads=threads)
-    owner = np.empty(len(points), dtype=np.int64)
-    similarity = np.empty(len(points))
-    order = np.concatenate([left, bought])
-    owner[order], similarity[order] = np.maximum(nearest - len(bought), -1), 1 - distance**2 / 2
-    radius = float(distance.max())
+    owner, similarity = np.full(len(points), -1, dtype=np.int64), np.ones(len(points))
+    owner[left], similarity[left] = found.owner, 1 - found.away**2 / 2
+    radius = float(found.away.max())
     # Two of k + 1 rows that lie at least the radius apart, and from what is labeled, have the same nearest row in any choice of k.
     return Selected(left[found.picks], np.minimum(found.distances, 2), radius, radius / 2, owner, similarity)
 

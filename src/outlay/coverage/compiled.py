@@ -254,13 +254,11 @@ def inner_products(points, candidates, starts, ends, rows, inner):
 
 
 @njit(cache=True, nogil=True)
-def held(look, starts, ends, rows, values, floor):
-    """The similarity above the floor that lists hold for these rows, summed. look: rows, ascending."""
-    wanted = np.zeros(len(floor), np.bool_)
-    wanted[look] = True
+def held(above, place, starts, ends, rows):
+    """The part of `above` (looked-at rows, n) that lists hold, summed. place (n,): of each row among those looked at, -1 elsewhere."""
     total = np.int64(0)
-    for row in range(len(starts)):
-        for at in range(starts[row], ends[row]):
-            if wanted[rows[at]] and values[at] > floor[rows[at]]:
-                total += values[at] - floor[rows[at]]
+    for candidate in range(len(starts)):
+        for at in range(starts[candidate], ends[candidate]):
+            if place[rows[at]] >= 0:
+                total += above[place[rows[at]], candidate]
     return total

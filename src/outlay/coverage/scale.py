@@ -22,11 +22,11 @@ from .parallel import Map, Progress, workers
 from .similarity import SLAB, TOP, Kernel, Similarity, kernel, unit
 
 HEAD, HEAD_AT_LEAST = 0.0015, 16  # picks of the head (labeled rows count), as a share of the pool
-SAMPLE_ROWS, SAMPLE_CANDIDATES = 1024, 16_384  # what the head is chosen on
+SAMPLE_ROWS, SAMPLE_CANDIDATES = 1024, 8192  # what the head is chosen on
 HEAD_AT_MOST = 256  # picks on that sample; a longer head is chosen by "cells" on a part of the pool of PART rows a pick
 PART = 32
 PAIRS = 1 << 25  # pairs that "exact" may hold
-LOOK = 256  # rows on which it counts them, and candidates that it looks at together
+LOOK = 256  # rows on which it counts them, and candidates that are looked at together
 FULL = 2048  # labeled rows that "cells" compares with all rows; the rest with their neighbours only
 
 
@@ -142,9 +142,9 @@ class Job:
         table = np.empty((len(offered), len(rows)), dtype=np.int32)
 
         def fill(start: int) -> None:
-            self.similar.levels(offered[start : start + SLAB], rows, out=table[start : start + SLAB])
+            self.similar.levels(offered[start : start + LOOK], rows, out=table[start : start + LOOK])
 
-        list(self.map(fill, range(0, len(offered), SLAB)))
+        list(self.map(fill, range(0, len(offered), LOOK)))
         if len(rows) == SAMPLE_ROWS:  # in the pool a row stands for itself once, not once for every row that a row of the sample stands for
             itself = np.searchsorted(rows, offered)
             there = np.flatnonzero(rows[np.minimum(itself, len(rows) - 1)] == offered)

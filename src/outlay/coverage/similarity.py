@@ -66,7 +66,11 @@ class Kernel:
     def levels(self, a: slice | Indices, b: slice | Indices, out: np.ndarray | None = None) -> np.ndarray:
         """Similarities of rows a to rows b in whole levels. -> (a, b) int32."""
         block = self.block(a, b)
-        return np.rint(block, out=np.empty(block.shape, dtype=np.int32) if out is None else out, casting="unsafe")
+        np.rint(block, out=block)
+        if out is None:
+            return block.astype(np.int32)
+        np.copyto(out, block, casting="unsafe")
+        return out
 
 
 def kernel(points: Floats, similarity: Similarity = "cosine", width: float = 0.1) -> Kernel:
@@ -92,9 +96,10 @@ def unit(embedding: Floats, rows: Indices | None = None) -> Floats:
     points = np.empty((len(embedding) if rows is None else len(rows), embedding.shape[1]), dtype=np.float32)
     for start in range(0, len(points), SLAB):
         at = slice(start, start + SLAB)
-        part = embedding[at if rows is None else rows[at]].astype(np.float32)
+        part = embedding[at if rows is None else rows[at]].astype(np.float32, copy=False)
         length = np.linalg.norm(part, axis=1, keepdims=True)
-        points[at] = np.divide(part, length, out=np.zeros_like(part), where=length > 0)
+        length[length == 0] = 1
+        np.divide(part, length, out=points[at])
     return points
 
 

@@ -20,10 +20,16 @@ SMALL = 4096  # candidates
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The chosen rows in the order of choice, and how far each was then from the nearest chosen one (inf if none was). Both (k,)."""
+    """The chosen rows in the order of choice, and how far each was then from the nearest chosen one (inf if none was). Both (k,).
+
+    `owner`: for each candidate the place in `picks` of the one nearest to it (the earliest of equals, a pick its own), -1 where a row
+    chosen before is; `away`: how far that is. Both (candidates,).
+    """
 
     picks: Indices
     distances: Floats
+    owner: Indices
+    away: Floats
 
 
 def farthest_first(points: Floats, k: int, *, candidates: Indices, chosen: Indices, threads: int | None = None) -> Spread:
@@ -36,17 +42,19 @@ def farthest_first(points: Floats, k: int, *, candidates: Indices, chosen: Indic
     if len(candidates) > SMALL:
         from . import spread_at_scale
 
-        places, distances = spread_at_scale.farthest_first(points, k, candidates, chosen, threads)
-        return Spread(candidates[places], distances)
+        places, *found = spread_at_scale.farthest_first(points, k, candidates, chosen, threads)
+        return Spread(candidates[places], *found)
     squared = _Squared(points, candidates)
-    nearest = squared.nearest(points[chosen])
+    nearest, owner = squared.nearest(points[chosen]), np.full(len(candidates), -1, dtype=np.int64)
     picks, distances = np.empty(k, dtype=np.int64), np.empty(k)
     for turn in range(k):
         pick = picks[turn] = nearest.argmax()
         distances[turn] = np.sqrt(nearest[pick])
-        np.minimum(nearest, squared.to(squared.points[pick]), out=nearest)
+        gap = squared.to(squared.points[pick])
+        closer = gap < nearest
+        nearest[closer], owner[closer], owner[pick] = gap[closer], turn, turn
         nearest[pick] = -1  # below the duplicates of what is chosen
-    return Spread(candidates[picks], distances)
+    return Spread(candidates[picks], distances, owner, np.sqrt(np.maximum(nearest, 0)))
 
 
 def d2_sample(points: Floats, k: int, *, candidates: Indices, chosen: Indices, rng: np.random.Generator, threads: int | None = None) -> Indices:
@@ -70,33 +78,6 @@ def d2_sample(points: Floats, k: int, *, candidates: Indices, chosen: Indices, r
         np.minimum(nearest, squared.to(squared.points[pick]), out=nearest)
         left[pick] = nearest[pick] = 0
     return candidates[picks]
-
-
-def assign(points: Floats, centres: Indices, *, threads: int | None = None) -> tuple[Indices, Floats]:
-    """Which of these rows is nearest to each row, and how far: (n,) places among `centres`, (n,) Euclidean distances. points (n, d) float32.
-
-    A centre is nearest to itself at distance 0, though a duplicate of it may come before it.
-    """
-    from .parallel import workers
-
-    lengths = np.einsum("nd,nd->n", points, points)
-    nearest, squared = np.zeros(len(points), dtype=np.int64), np.full(len(points), np.inf)
-
-    def slab(start: int) -> None:
-        at = slice(start, start + SMALL)
-        for first in range(0, len(centres), SMALL):
-            part = centres[first : first + SMALL]
-            block = points[at] @ (-2 * points[part]).T
-            block += lengths[part]
-            best = block.argmin(axis=1)
-            found = block[np.arange(len(block)), best] + lengths[at]
-            closer = found < squared[at]
-            nearest[at][closer], squared[at][closer] = first + best[closer], found[closer]
-
-    with workers(threads) as map_:
-        list(map_(slab, range(0, len(points), SMALL)))
-    nearest[centres], squared[centres] = np.arange(len(centres)), 0
-    return nearest, np.sqrt(np.maximum(squared, 0))
 
 
 class _Squared:

@@ -27,28 +27,32 @@ class Distances:
         self.lengths = np.einsum("nd,nd->n", self.points, self.points)
         longest = max(float(np.einsum("nd,nd->n", part, part).max()) for part in (np.asarray(points[at : at + SLAB], dtype=np.float32) for at in range(0, len(points), SLAB)))
         self.grain = GRAIN * longest if longest > 0 else 1.0  # of all rows: the grain must not depend on who is left
-        self.levels = np.full(len(candidates), FAR, dtype=np.int64)
+        self.levels, self.owner = np.full(len(candidates), FAR, dtype=np.int64), np.full(len(candidates), -1, dtype=np.int64)
 
     def whole(self, squared: Floats) -> np.ndarray:
         """Squared distances in levels."""
         return np.rint(np.maximum(squared, 0).astype(np.float64) / self.grain).astype(np.int64)
 
-    def fall(self, centres: Floats) -> None:
-        """Take these rows as chosen. (c, d)."""
+    def fall(self, centres: Floats, turn: int | None = None) -> None:
+        """Take these rows as chosen, as the picks from this turn on (None: before all picks). (c, d)."""
         centres = np.asarray(centres, dtype=np.float32)
 
         def slab(task: tuple[int, int]) -> None:
             at, part = slice(task[0], task[0] + SLAB), centres[task[1] : task[1] + WAITING]
             block = self.points[at] @ (-2 * part).T
             block += np.einsum("cd,cd->c", part, part)
-            self.levels[at] = np.minimum(self.levels[at], self.whole(self.lengths[at] + block.min(axis=1)))
+            best = block.argmin(axis=1)
+            levels = self.whole(self.lengths[at] + block[np.arange(len(block)), best])
+            closer = levels < self.levels[at]
+            self.levels[at][closer] = levels[closer]
+            self.owner[at][closer] = -1 if turn is None else turn + task[1] + best[closer]
 
         for first in range(0, len(centres), WAITING):
             list(self.map(slab, ((start, first) for start in range(0, len(self.points), SLAB))))
 
 
-def farthest_first(points: Floats, k: int, candidates: Indices, chosen: Indices, threads: int | None) -> tuple[Indices, Floats]:
-    """Places among the candidates, and distances; see spread.farthest_first.
+def farthest_first(points: Floats, k: int, candidates: Indices, chosen: Indices, threads: int | None) -> tuple[Indices, Floats, Indices, Floats]:
+    """Places among the candidates, distances, owners and how far they are; see spread.Spread.
 
     Picks among the rows that were farthest at the last product with all rows, by a table of their distances to each other, for as
     long as the farthest row must be one of them; then updates all rows with one product.
@@ -70,11 +74,12 @@ def farthest_first(points: Floats, k: int, candidates: Indices, chosen: Indices,
             squared += far.lengths[ahead, None]
             squared += far.lengths[ahead]
             found = compiled.farthest(far.whole(squared), far.levels[ahead], ahead, behind, picks[count:], levels[count:])
-            far.fall(far.points[picks[count : count + found]])
+            far.fall(far.points[picks[count : count + found]], count)
             count += found
             far.levels[picks[:count]] = -1  # below the duplicates of what is chosen
             size = min(2 * size, MOST) if found > size // 4 else max(size // 2, FEWEST) if found < size // 16 else size
-    return picks, np.where(levels >= FAR, np.inf, np.sqrt(levels * far.grain))
+    far.owner[picks] = np.arange(k)
+    return picks, np.where(levels >= FAR, np.inf, np.sqrt(levels * far.grain)), far.owner, np.sqrt(np.maximum(far.levels, 0) * far.grain)
 
 
 def d2_sample(points: Floats, k: int, candidates: Indices, chosen: Indices, rng: np.random.Generator, threads: int | None) -> Indices:
