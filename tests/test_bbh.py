@@ -155,7 +155,7 @@ def test_the_data_folder_is_used_where_no_other_is_given(folder, monkeypatch, tm
     (tmp_path / "data").mkdir()
     folder.rename(tmp_path / "data/bbh")
     monkeypatch.setenv("OUTLAY_DATA", str(tmp_path / "data"))
-    assert bbh(tasks=THREE).notes == (f"BBH from {tmp_path}/data/bbh",)
+    assert bbh(tasks=THREE).notes == (f"BBH from {tmp_path}/data/bbh (12 items)",)
 
 
 def test_missing_tasks_are_named(folder):

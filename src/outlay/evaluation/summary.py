@@ -36,10 +36,11 @@ def table(results: Mapping[str, Rows]) -> list[dict[str, Any]]:
 
 def _row(task: str, items: Rows) -> dict[str, Any]:
     interval = accuracy_interval([bool(item["correct"]) for item in items])
+    share = {key: 100 * sum(bool(item[key]) for item in items) / len(items) for key in ("correct", "lenient")}
     return {
-        "task": task, "n": len(items), "accuracy": 100 * interval.mean, "lenient": 100 * sum(bool(i["lenient"]) for i in items) / len(items),
+        "task": task, "n": len(items), "accuracy": share["correct"], "lenient": share["lenient"],
         "unparsed": sum(not i["parsed"] for i in items), "cut_off": sum(bool(i["cut_off"]) for i in items),
-        "too_long": sum(bool(i["too_long"]) for i in items), "low": 100 * interval.low, "high": 100 * interval.high,
+        "too_long": sum(bool(i["too_long"]) for i in items), "low": round(100 * interval.low, 9), "high": round(100 * interval.high, 9),
     }  # fmt: skip
 
 

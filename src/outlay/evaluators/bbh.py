@@ -42,6 +42,8 @@ def bbh(
             items[name].append(Item(f"{name}/{row}", name, prompt, target, question))
             if row in faults:
                 flaws[f"{name}/{row}"] = faults[row]
+    if not is_smoke:
+        note += f" ({sum(len(task.rows) for task in found.values()):,} items)"
     return Benchmark("bbh", items, "reasoned" if cot else "direct", alike=not is_smoke, notes=(note,), flaws=flaws)
 
 
