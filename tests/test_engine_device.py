@@ -67,7 +67,7 @@ def test_a_step_that_cannot_be_recorded_is_taken_as_before(loaded, caplog):
     for recording in (False, True):
         with torch.inference_mode(), caplog.at_level(logging.WARNING):
             network, tokens = opened(loaded, rows)
-            network.graphs = graphs.Graphs(network, 0.0) if recording else None  # there is no CUDA on a CPU
+            network.graphs = graphs.Graphs(0.0) if recording else None  # there is no CUDA on a CPU
             for _ in range(graphs.PATIENCE + 2):
                 tokens = network.step(tokens).logits.argmax(1).numpy()
             said.append(tokens.tolist())
