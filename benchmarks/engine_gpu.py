@@ -130,7 +130,7 @@ class Bench:
         """Minibatches to choose from: ours, the peer's."""
         if not self.cuda:
             return [8, 16], [4, 8]
-        return ([64], [64]) if self.args.quick else ([256, 512], [64, 128, 256])
+        return ([64], [64]) if self.args.quick else ([256, 512], [128, 256, 512])
 
     def sweep(self, dtype: str, new: int) -> None:
         """Tokens per second and peak memory by minibatch, and with and without recorded graphs."""

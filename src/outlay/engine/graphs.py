@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from .llama import LlamaNetwork
 
-# A size is recorded when it has been wanted this often: recording costs about as much as that many steps.
-PATIENCE = 4
+# A size is recorded when it has been wanted this often: recording costs about as much as two ordinary steps.
+PATIENCE = 2
 LEAST_ROWS, LEAST_LENGTH = 16, 64
 
 log = logging.getLogger(__name__)

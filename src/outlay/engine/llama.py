@@ -115,7 +115,9 @@ class LlamaNetwork:
             states, deep = self._admit(part)
             ends = np.cumsum([len(p.ids) - self.shared for p in part])
             hidden.append(states[torch.as_tensor(ends - 1, device=self.device)])
-            if self.spec is not None:
+            if self.spec is not None and not self.on_cpu:
+                vectors += self.spec.pool_packed(part, states if deep is None else deep, self.prefix_hidden)
+            elif self.spec is not None:
                 tails = np.split(np.arange(ends[-1]), ends[:-1])
                 vectors += [self.spec.pool(p, (states if deep is None else deep)[t[0] : t[-1] + 1], self.prefix_hidden) for p, t in zip(part, tails, strict=True)]
         last = torch.cat(hidden)
