@@ -65,12 +65,12 @@ def _cells(config: StudyConfig, whole: Path) -> Iterator[tuple[Campaign, StudyCo
             table = pools.read(whole / "shared/pool.parquet").take(rows)
             pq.write_table(table.append_column("response", gold.column("response").take(rows)), share)
         only = {"strategies": [cell.strategy], "rounds": [cell.rounds], "seeds": [cell.seed], "budgets": [cell.budget], "pool_per_seed": None}
-        yield cell, config.model_copy(update=only | {"pool": {"use": "file", "path": str(share), "text": "text"}})
+        yield cell, config.model_copy(update=only | {"pool": {"use": "file", "path": str(share), "text": "text", "id": "id", "group": "group"}})
 
 
 def _found(root: Path) -> dict[str, tuple]:
     """Campaign -> what it bought in each round, in order, and its accuracies."""
-    bought, table = results.bought(root), results.results(root)
+    bought, table = results.bought(root), results.results(root).drop_duplicates(["campaign", "round", "benchmark"])
     return {
         name: (bought[bought["campaign"] == name][["round", "rank", "id"]].to_numpy().tolist(), table[table["campaign"] == name][["round", "benchmark", "accuracy"]].to_numpy().tolist())
         for name in table["campaign"].unique()

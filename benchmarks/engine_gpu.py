@@ -6,7 +6,7 @@ FOLDER holds a Llama-type model as safetensors; every line of FILE has a "text" 
 (otherwise the model's own answers stand in). The peer is what a careful user writes: minibatches of neighbouring lengths, the fastest of a
 few sizes. In float32 the tokens must be the same; in bfloat16, where another order of sums changes tokens, the share that is the same is
 reported. "of peak" is the share of this card's matrix product in that type, measured in the same run, that our FLOPs (by formula, a shared
-beginning counted once) are per second. Needs torch, transformers and safetensors; peft for LoRA, without which all weights are trained.
+beginning counted once) are per second. Needs numpy, torch, transformers, safetensors and annotated_types (and src on PYTHONPATH); peft for LoRA, without which all weights are trained.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Bench:
         """Minibatches to choose from: ours, the peer's."""
         if not self.cuda:
             return [8, 16], [4, 8]
-        return ([64], [64]) if self.args.quick else ([256, 512], [64, 128, 256])
+        return ([64], [64]) if self.args.quick else ([256, 512], [128, 256, 512])
 
     def sweep(self, dtype: str, new: int) -> None:
         """Tokens per second and peak memory by minibatch, and with and without recorded graphs."""

@@ -40,7 +40,7 @@ def run(bench, tmp_path):
         desk = bench.desk(campaign, [f"r{n}" for n in range(1, campaign.rounds + 1)], campaign.rounds)
         root = tmp_path / name
         oracle = Replay(vault=bench.store.root / "shared/vault.parquet", journal=root / "reveals.jsonl")
-        desk = replace(desk, **({"store": Store(root), "oracle": oracle, "shared": frozenset()} | parts))
+        desk = replace(desk, **({"store": Store(root), "oracle": oracle, "shared": frozenset(), "shard": 1000} | parts))
         return list(campaigns.run(campaign, desk))
 
     go.root = tmp_path

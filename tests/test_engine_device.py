@@ -7,7 +7,7 @@ import pytest
 
 from outlay.engine import Runtime, graphs
 from outlay.engine.generate import EmbeddingSpec, generate
-from outlay.engine.llama import LlamaNetwork, weights_of
+from outlay.engine.llama import LlamaNetwork, _agrees, weights_of
 from outlay.engine.load import load
 from outlay.engine.render import format_of, prompts
 
@@ -26,16 +26,16 @@ def render(loaded, texts):
     return prompts(loaded, format_of(loaded, "auto"), [f"p{i}" for i in range(len(texts))], texts)
 
 
-def respond(loaded, texts):
-    return generate(loaded, render(loaded, texts), stops=frozenset({2}), max_new_tokens=9, minibatch=7, embedding=EmbeddingSpec())
+def respond(loaded, texts, **spec):
+    return generate(loaded, render(loaded, texts), stops=frozenset({2}), max_new_tokens=9, minibatch=7, embedding=EmbeddingSpec(**spec))
 
 
-@pytest.mark.parametrize("beginning", ["", BEGINNING], ids=["nothing shared", "shared beginning"])
-def test_padding_on_a_gpu_changes_no_answer(loaded, monkeypatch, beginning):
+@pytest.mark.parametrize(("beginning", "spec"), [("", {}), (BEGINNING, {}), (BEGINNING, {"pooling": "last", "layer": 1})], ids=["nothing shared", "shared beginning", "last position"])
+def test_padding_on_a_gpu_changes_no_answer(loaded, monkeypatch, beginning, spec):
     texts = [beginning + text for text in TEXTS]
-    packed = respond(loaded, texts)
+    packed = respond(loaded, texts, **spec)
     monkeypatch.setattr(LlamaNetwork, "on_cpu", False)
-    padded = respond(loaded, texts)
+    padded = respond(loaded, texts, **spec)
     if loaded.model.dtype == torch.float32:
         assert padded.tokens == packed.tokens
         for name in packed.signals:
@@ -67,9 +67,19 @@ def test_a_step_that_cannot_be_recorded_is_taken_as_before(loaded, caplog):
     for recording in (False, True):
         with torch.inference_mode(), caplog.at_level(logging.WARNING):
             network, tokens = opened(loaded, rows)
-            network.graphs = graphs.Graphs(network, 0.0) if recording else None  # there is no CUDA on a CPU
+            network.graphs = graphs.Graphs(0.0) if recording else None  # there is no CUDA on a CPU
             for _ in range(graphs.PATIENCE + 2):
                 tokens = network.step(tokens).logits.argmax(1).numpy()
             said.append(tokens.tolist())
     assert said[0] == said[1] and not network.graphs.usable
     assert "not recorded as a CUDA graph" in caplog.text
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0], ids=["the model's own matrices", "copies side by side"])
+def test_where_the_matrices_lie_changes_no_answer(loaded, monkeypatch, share):
+    from outlay.engine import weights
+
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    monkeypatch.setattr(weights, "MEMORY_SHARE", share)
+    read = weights.read(loaded.model)
+    assert _agrees(loaded.model, read)

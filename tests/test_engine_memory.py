@@ -17,7 +17,7 @@ CPU, TEXTS = Runtime(device="cpu"), ["add 3 4", "reverse a b c d e f g h"]
 
 
 def fits(gib, new=16, workers=1, monkeypatch=None, **options):
-    monkeypatch.setattr(memory, "_memory", lambda device: int(gib * 2**30))
+    monkeypatch.setattr(memory, "device_memory", lambda device: int(gib * 2**30))
     return memory.minibatch("tiny", CPU, TEXTS, new=new, workers=workers, **options)
 
 
@@ -47,7 +47,7 @@ def test_a_study_finds_it_once_and_keeps_it(tmp_path, monkeypatch):
     study.run_study(asked, where, quiet=True)
     found = Store(where).read("study.json", dict)["config"]["runtime"]["minibatch"]
     assert found == memory.MOST["cpu"]
-    monkeypatch.setattr(memory, "_memory", lambda device: 2**27)  # another machine goes on
+    monkeypatch.setattr(memory, "device_memory", lambda device: 2**27)  # another machine goes on
     study.run_study(asked, where, quiet=True)
     assert Store(where).read("study.json", dict)["config"]["runtime"]["minibatch"] == found
     assert np.isfinite(Store(where).read("shared/signals-0/shard-00000.parquet", Signals).columns["embedding"]).all()

@@ -93,7 +93,7 @@ class Stop(BaseException):
 @pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 8, 13, 21, 34, 45, 55])
 def test_a_study_stopped_before_any_write_ends_in_the_same_bytes(whole, toy_study, tmp_path, monkeypatch, after):
     """`after` files are written, then the program stops; and again after as many more, until it is done."""
-    from outlay import results, store
+    from outlay import results, shards, store
 
     real = store.write_atomic
 
@@ -103,7 +103,7 @@ def test_a_study_stopped_before_any_write_ends_in_the_same_bytes(whole, toy_stud
         left[0] -= 1
         real(path, data)
 
-    for module in (store, study, results):
+    for module in (store, study, results, shards):
         monkeypatch.setattr(module, "write_atomic", limited)
     for attempt in range(100):
         left = [after if attempt < 3 else 10**9]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import registry, schedule, seeds, subset
+from . import registry, schedule, seeds, shards, subset
 from .acquisition import SignalError, neighbourhood, select
 from .errors import DataError
 from .measure.words import word_numbers
@@ -78,7 +78,7 @@ class Desk:
     """What a campaign works with. `pool` is this seed's share of the pool; `base_signals(needs)` gives the base model's signals
     of it, priced as if this campaign had scored it alone; `diversity(bought, new)` measures what was bought, and its last batch;
     `embedding` (n, d) is the space of the evidence beside a choice, centred and normalised; `folders` has one stage folder a round (campaigns that share a prefix share its folders) and `shared` those that another campaign branches from;
-    `scored_share` of the unlabeled prompts get live signals in a round, and the strategy picks among these."""
+    `scored_share` of the unlabeled prompts get live signals in a round, `shard` at a time, and the strategy picks among these."""
 
     store: Store
     pool: Pool
@@ -94,6 +94,7 @@ class Desk:
     shared: frozenset[str] = frozenset()
     frozen: frozenset[str] = frozenset({"embedding"})
     scored_share: float = 1.0
+    shard: int = 512
     keep_models: str = "last"
 
 
@@ -168,14 +169,17 @@ def _signals(desk: Desk, card: registry.Card, model: Model, remake: Callable | N
         return Signals(columns, kept.live, kept.cost)
     if not live:
         return Signals(columns)
-    kept = desk.store.keep(f"{folder}/signals.parquet", Signals, lambda: _score(desk, _at_hand(desk, model, remake), live, live & card.of_labeled, unlabeled, closed))
+    where = desk.store.root / folder
+    kept = desk.store.keep(f"{folder}/signals.parquet", Signals, lambda: _score(desk, _at_hand(desk, model, remake), live, live & card.of_labeled, unlabeled, closed, where))
+    shards.discard(where)
     return Signals(columns | {name: kept.columns[name] for name in live}, live, kept.cost)
 
 
-def _score(desk: Desk, model: Model, live: frozenset[str], everywhere: frozenset[str], unlabeled: Indices, closed: Indices) -> Signals:
-    passes = [(unlabeled, desk.scorer(model, desk.pool.take(unlabeled), live, seed=0))]
-    if everywhere and len(closed):  # coverage looks at what was bought too
-        passes.append((closed, desk.scorer(model, desk.pool.take(closed), everywhere, seed=0)))
+def _score(desk: Desk, model: Model, live: frozenset[str], everywhere: frozenset[str], unlabeled: Indices, closed: Indices, folder: Path) -> Signals:
+    passes = []
+    for name, chosen, needs in (("unlabeled", unlabeled, live), ("closed", closed, everywhere)):  # coverage looks at what was bought too
+        if needs and len(chosen):
+            passes += shards.scored(folder, name, chosen, desk.shard, lambda rows, needs=needs: desk.scorer(model, desk.pool.take(rows), needs, seed=0))
     columns: dict[str, np.ndarray] = {}
     for rows, part in passes:
         for name, values in part.columns.items():

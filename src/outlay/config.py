@@ -74,7 +74,7 @@ class StudyConfig(_Section):
 
     reference_curve: bool = Field(True, description="train on nested prefixes of random at every number of annotations, booked as measurement")
     random_sets: int = Field(20, ge=2, description="random sets of the same size that each diversity number is compared with")
-    shard: int = Field(512, ge=1, description="prompts a shard when the whole pool is scored")
+    shard: int = Field(512, ge=1, description="prompts a shard when the pool is scored: what a kill loses at most")
     keep_models: Literal["last", "all"] = "last"
     prices: Prices = Prices()
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field([], description="experiment trackers that get the curves; local files always")

@@ -202,6 +202,7 @@ class Workbench:
             shared=frozenset(self.study["shared_folders"]),
             frozen=frozenset({"embedding"}) if self.config.embedding == "frozen" else frozenset(),
             scored_share=self.config.scored_share,
+            shard=self.config.shard,
             keep_models=self.config.keep_models,
         )
 

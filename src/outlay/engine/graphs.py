@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from .llama import LlamaNetwork
 
-# A size is recorded when it has been wanted this often: recording costs about as much as that many steps.
-PATIENCE = 4
+# A size is recorded when it has been wanted this often: recording costs about as much as two ordinary steps.
+PATIENCE = 2
 LEAST_ROWS, LEAST_LENGTH = 16, 64
 
 log = logging.getLogger(__name__)
@@ -40,34 +40,34 @@ class Graphs:
     log-probabilities.
     """
 
-    def __init__(self, network: LlamaNetwork, tolerance: float) -> None:
-        self.network, self.tolerance = network, tolerance
+    def __init__(self, tolerance: float) -> None:
+        self.tolerance = tolerance
         self.wanted: Counter[tuple[int, int]] = Counter()
         self.recorded: dict[tuple[int, int], Recorded] = {}
         self.usable = True
 
-    def step(self, tokens: np.ndarray) -> Step | None:
+    def step(self, network: LlamaNetwork, tokens: np.ndarray) -> Step | None:
         """The answers for these tokens (b,), good until the next call; None: take the ordinary step."""
-        rows, longest = len(tokens), int(self.network.lengths.max()) + 1
+        rows, longest = len(tokens), int(network.lengths.max()) + 1
         # One that is far too large is slower than one that is recorded anew.
         fitting = [size for size in self.recorded if rows <= size[0] <= max(LEAST_ROWS, 4 * rows) and size[1] >= longest]
         if not self.usable or not fitting:
             return None
         found = self.recorded[min(fitting)]
         self._fill(found.tokens, tokens)
-        self._fill(found.lengths, self.network.lengths)
+        self._fill(found.lengths, network.lengths)
         found.graph.replay()
         return Step(found.step.hidden[:rows], found.step.logits[:rows])
 
-    def learn(self, tokens: np.ndarray, ordinary: Step) -> None:
+    def learn(self, network: LlamaNetwork, tokens: np.ndarray, ordinary: Step) -> None:
         """After an ordinary step, before the rows' lengths grow: record its size where that size is wanted often."""
-        size = self._size(tokens)
+        size = self._size(network, tokens)
         self.wanted[size] += 1
         if not self.usable or size in self.recorded or self.wanted[size] < PATIENCE:
             return
         try:
-            self.recorded[size] = self._record(tokens, size)
-            again = self.step(tokens)
+            self.recorded[size] = self._record(network, tokens, size)
+            again = self.step(network, tokens)
             far = float((again.logits.float().log_softmax(-1) - ordinary.logits.float().log_softmax(-1)).abs().max())
             self.usable = far <= self.tolerance
             why = f"its log-probabilities are off by {far:.2g}"
@@ -77,15 +77,15 @@ class Graphs:
             self.recorded.clear()
             log.warning("decoding is not recorded as a CUDA graph, which is slower: %s", why)
 
-    def _size(self, tokens: np.ndarray) -> tuple[int, int]:
+    @staticmethod
+    def _size(network: LlamaNetwork, tokens: np.ndarray) -> tuple[int, int]:
         """Powers of two, no more than there is room for."""
-        rows, longest = len(tokens), int(self.network.lengths.max()) + 1
-        return min(self.network.capacity, max(LEAST_ROWS, 1 << (rows - 1).bit_length())), min(self.network.longest, max(LEAST_LENGTH, 1 << (longest - 1).bit_length()))
+        rows, longest = len(tokens), int(network.lengths.max()) + 1
+        return min(network.capacity, max(LEAST_ROWS, 1 << (rows - 1).bit_length())), min(network.longest, max(LEAST_LENGTH, 1 << (longest - 1).bit_length()))
 
-    def _record(self, tokens: np.ndarray, size: tuple[int, int]) -> Recorded:
+    def _record(self, network: LlamaNetwork, tokens: np.ndarray, size: tuple[int, int]) -> Recorded:
         import torch
 
-        network = self.network
         # The true tokens and lengths: recording writes into the cache what is there already. Rows without a prompt have length 0.
         inputs = [torch.zeros(size[0], dtype=torch.long, device=network.device) for _ in range(2)]
         for place, values in zip(inputs, (tokens, network.lengths), strict=True):

@@ -88,7 +88,7 @@ class LlamaNetwork:
         self.values = torch.zeros(*size, longest, w.head_dim, device=self.device, dtype=self.dtype)
         self.lengths = np.zeros(0, dtype=np.int64)
         self.shared = 0
-        self.graphs = Graphs(self, _tolerance(self.dtype)) if self.device.type == "cuda" else None
+        self.graphs = Graphs(_tolerance(self.dtype)) if self.device.type == "cuda" else None
         self.prefix_keys, self.prefix_values = (torch.zeros(len(w.layers), w.kv_heads, len(prefix), w.head_dim, device=self.device, dtype=self.dtype) for _ in range(2))
         self.prefix_hidden = torch.zeros(0, w.embed.shape[1], device=self.device)
         if prefix:
@@ -115,7 +115,9 @@ class LlamaNetwork:
             states, deep = self._admit(part)
             ends = np.cumsum([len(p.ids) - self.shared for p in part])
             hidden.append(states[torch.as_tensor(ends - 1, device=self.device)])
-            if self.spec is not None:
+            if self.spec is not None and not self.on_cpu:
+                vectors += self.spec.pool_packed(part, states if deep is None else deep, self.prefix_hidden)
+            elif self.spec is not None:
                 tails = np.split(np.arange(ends[-1]), ends[:-1])
                 vectors += [self.spec.pool(p, (states if deep is None else deep)[t[0] : t[-1] + 1], self.prefix_hidden) for p, t in zip(part, tails, strict=True)]
         last = torch.cat(hidden)
@@ -160,13 +162,13 @@ class LlamaNetwork:
         """Read one more token of each row. (b,)"""
         import torch
 
-        found = self.graphs.step(tokens) if self.graphs else None
+        found = self.graphs.step(self, tokens) if self.graphs else None
         if found is None:
             read, lengths = (torch.as_tensor(x, device=self.device) for x in (tokens, self.lengths))
             longest = int(self.lengths.max()) + 1
             found = self._decode(read, lengths, self._groups()) if self.on_cpu else self.decoded(read, lengths, longest)
             if self.graphs:
-                self.graphs.learn(tokens, found)
+                self.graphs.learn(self, tokens, found)
         self.lengths = self.lengths + 1
         return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from ..errors import ConfigError
@@ -10,7 +9,7 @@ from ..measure.flops import Arch
 from ..types import Model
 from .load import arch, load
 from .render import format_of, prompts
-from .runtime import Runtime
+from .runtime import Runtime, device_memory
 
 # Of the device's whole memory: of what weights leave free on a GPU; of all on a CPU, where workers and other programs share it.
 SHARE = {"cuda": 0.5, "cpu": 0.25}
@@ -31,7 +30,7 @@ def minibatch(model: str, runtime: Runtime, texts: Sequence[str], *, new: int, w
     rendered = prompts(loaded, format_of(loaded, runtime.template), [str(i) for i in range(len(longest))], longest)
     tokens = max([least, *(len(p.ids) for p in rendered)]) + new
     weights = sum(p.numel() * p.element_size() for p in loaded.model.parameters())
-    free = (_memory(device) - 2 * weights) * SHARE[device.type] / workers  # twice: a trained model lies beside the base
+    free = (device_memory(device) - 2 * weights) * SHARE[device.type] / workers  # twice: a trained model lies beside the base
     row = row_bytes(sizes, tokens, 2 if runtime.dtype == "bfloat16" else 4)
     if row > free:
         raise ConfigError(f"a prompt of {tokens - new} tokens with {new} new ones needs {row / 2**30:.1f} GiB beside the weights, and {max(free, 0) / 2**30:.1f} GiB may be used; use shorter prompts, fewer workers, or set runtime.minibatch")
@@ -45,10 +44,3 @@ def row_bytes(sizes: Arch, tokens: int, width: int) -> int:
     layer = tokens * (6 * sizes.width + 3 * sizes.feed) * width + sizes.heads * tokens * tokens * width
     return cache + layer + 24 * sizes.vocabulary
 
-
-def _memory(device) -> int:
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -6,16 +6,16 @@ whole heads, grouped keys. Told by structure, never by name; `llama.py` then com
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .runtime import device_memory
+
 if TYPE_CHECKING:
     import torch
 
-# Copies of the matrices in the layout of the CPU's kernels may take this share of the machine's memory. The whole memory, not what is
-# free at the moment: the same machine must give the same bytes.
+# Copies of the matrices, in the layout of the CPU's kernels or side by side, may take this share of the device's memory.
 MEMORY_SHARE = 0.2
 
 
@@ -62,12 +62,9 @@ def read(model) -> Weights | None:
     head_dim = attention.head_dim
     heads, kv_heads = (getattr(attention, name).out_features // head_dim for name in ("q_proj", "k_proj"))
     where = inner.embed_tokens.weight
-    size = 4 * sum(p.numel() for p in model.parameters())
-    packed = (
-        where.device.type == "cpu" and where.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-        and size < MEMORY_SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    )  # fmt: skip
-    dense = _packed if packed else _shared
+    fits = sum(p.numel() * p.element_size() for p in model.parameters()) < MEMORY_SHARE * device_memory(where.device)
+    packed = fits and where.device.type == "cpu" and where.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    dense = _packed if packed else _joined if fits else _shared
     pairs = torch.arange(head_dim).view(2, -1).T.flatten()  # 0, h/2, 1, h/2 + 1, ...
 
     def layer(block) -> Layer:
@@ -115,6 +112,17 @@ def _shared(linears: Sequence[torch.nn.Linear], norm: torch.Tensor | None = None
         return found[0] if len(found) == 1 else torch.cat(found, dim=-1)
 
     return product
+
+
+def _joined(linears: Sequence[torch.nn.Linear], norm: torch.Tensor | None = None, order: torch.Tensor | None = None):
+    """The same as one product with a copy of the matrices side by side; a single matrix is the model's own."""
+    import torch
+
+    if len(linears) == 1:
+        return _shared(linears)
+    weight = torch.cat([linear.weight.detach() for linear in linears])
+    bias = torch.cat([linear.bias.detach() for linear in linears]) if linears[0].bias is not None else None
+    return lambda x: torch.nn.functional.linear(x, weight, bias)
 
 
 def _packed(linears: Sequence[torch.nn.Linear], norm: torch.Tensor | None = None, order: torch.Tensor | None = None):

@@ -1,0 +1,56 @@
+"""A trained model scores prompts shard by shard, so that a kill loses one shard; the shards go when the round has its signals."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from .errors import DataError
+from .store import write_atomic
+from .types import Cost, Indices, Signals
+
+FOLDER = ".scoring"
+
+
+def scored(folder: Path, name: str, rows: Indices, size: int, score: Callable[[Indices], Signals]) -> list[tuple[Indices, Signals]]:
+    """`score` of these rows, `size` at a time; shards that lie below `folder` are read. One shard alone is not written."""
+    parts = [rows[at : at + size] for at in range(0, len(rows), size)]
+    if len(parts) < 2:
+        return [(part, score(part)) for part in parts]
+    found = []
+    for number, part in enumerate(parts):
+        path = folder / FOLDER / f"{name}-{number:05d}.npz"
+        if not path.exists():
+            write_atomic(path, _packed(score(part)))
+        found.append((part, _unpacked(path)))
+    return found
+
+
+def discard(folder: Path) -> None:
+    """Delete the shards below `folder`."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def _packed(signals: Signals) -> bytes:
+    # Not a Signals file: its embeddings would stay behind among the shared arrays.
+    sink = io.BytesIO()
+    facts = json.dumps({"live": sorted(signals.live), "cost": asdict(signals.cost)})
+    np.savez(sink, **{f"column {name}": values for name, values in signals.columns.items()}, facts=np.array(facts))
+    return sink.getvalue()
+
+
+def _unpacked(path: Path) -> Signals:
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            facts = json.loads(str(found["facts"]))
+            columns = {name.removeprefix("column "): found[name] for name in found.files if name != "facts"}
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as bad:
+        raise DataError(f"{path} is damaged ({type(bad).__name__}); delete it and run again to make it anew") from None
+    return Signals(columns, frozenset(facts["live"]), Cost(**facts["cost"]))
