@@ -21,7 +21,7 @@ from .similarity import TOP, Kernel, Similarity, check
 
 LOOK = 256  # rows of the recall check
 LEAST = 0.985  # recall below which the lists are made anew: above it, rounds gained at least 0.998 of what a fresh start gains (docs/selection.md)
-PAIRS = 120  # a row, of which the lists hold the nearest even if they cannot matter now: they may when embeddings change
+PAIRS = 100  # a row, of which the lists hold the nearest even if they cannot matter now: they may when embeddings change
 NOBODY: Indices = np.empty(0, dtype=np.int64)
 
 
