@@ -55,6 +55,7 @@ def check_strategy(
     _reads_declared_signals_only(case)
     _leaves_its_input_alone(case)
     _repeats_itself(case)
+    _chooses_the_same_without_memory(case)
     _reads_groups_only_if_declared(case)
     _returns_k_distinct_unlabeled_rows(case)
     _works_with_nothing_labeled(case)
@@ -193,6 +194,13 @@ def _works_with_nothing_labeled(case: _Case) -> None:
 def _repeats_itself(case: _Case) -> None:
     first, second = (_choose(case, _view(case), 7) for _ in range(2))
     assert np.array_equal(first, second), f"{case.name}: the same seed gives another choice: draw from the generator that it is given, and keep no state"
+
+
+def _chooses_the_same_without_memory(case: _Case) -> None:
+    memory: dict[Any, Any] = {}
+    _choose(case, replace(_view(case, labeled=LABELED - 7), memory=memory), 7)
+    after, afresh = (_choose(case, replace(_view(case), memory=kept), 7) for kept in (memory, {}))
+    assert np.array_equal(after, afresh), f"{case.name}: what it kept in view.memory changes its choice; an interrupted campaign, whose memory is empty, would choose otherwise"
 
 
 def _leaves_global_generators_alone(case: _Case) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from outlay import registry
+from outlay.coverage import facility
 from outlay.testing import check_strategy
 
 VARIANTS = [
@@ -25,6 +26,12 @@ VARIANTS = [
 @pytest.mark.parametrize("spec", [card.name for card in registry.cards("strategy")] + VARIANTS)
 def test_registered_strategy_keeps_the_contract(spec):
     check_strategy(spec)
+
+
+def test_facility_location_over_rounds_keeps_the_contract(monkeypatch):
+    monkeypatch.setattr(facility, "EXACT_UP_TO", 10)
+    check_strategy("facility_location")
+    check_strategy("facility_location(kernel='rbf')")
 
 
 def honest(view, k, rng):
@@ -86,6 +93,13 @@ def system_entropy(view, k, rng):
     return view.unlabeled[np.random.default_rng().permutation(len(view.unlabeled))[:k]]
 
 
+def remembers(view, k, rng):
+    """Goes on behind what it chose before."""
+    start = view.memory.setdefault("start", len(view.memory))
+    view.memory["start"] = start + k
+    return np.roll(honest(view, len(view.unlabeled), rng), -start)[:k]
+
+
 def touches_numpy(view, k, rng):
     """Draws from numpy's global generator."""
     np.random.random()
@@ -133,6 +147,7 @@ BROKEN = [
     (twice, "same row twice"),
     (needs_a_labeled_row, "nothing labeled"),
     (system_entropy, "the same seed gives another choice"),
+    (remembers, "view.memory changes its choice"),
     (touches_numpy, "global generator of numpy"),
     (touches_python, "global generator of random"),
     (touches_torch, "global generator of torch"),

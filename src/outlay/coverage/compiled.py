@@ -242,15 +242,25 @@ def cover_by_lists(chosen, starts, ends, rows, values, cover, owner):
 
 @njit(cache=True, nogil=True, fastmath=True)
 def inner_products(points, candidates, starts, ends, rows, inner):
-    """Of each candidate with the rows of its list, into their places in inner."""
+    """Of each candidate with the rows of its list, into their places in inner; four at a time, which reads the candidate once for four."""
     for candidate in candidates:
         mine = points[candidate]
-        for at in range(starts[candidate], ends[candidate]):
-            other = points[rows[at]]
-            total = np.float32(0)
-            for d in range(len(mine)):
-                total += mine[d] * other[d]
-            inner[at] = total
+        at, end = starts[candidate], ends[candidate]
+        while at + 4 <= end:
+            a, b, c, d = points[rows[at]], points[rows[at + 1]], points[rows[at + 2]], points[rows[at + 3]]
+            to_a = to_b = to_c = to_d = np.float32(0)
+            for i in range(len(mine)):
+                to_a += mine[i] * a[i]
+                to_b += mine[i] * b[i]
+                to_c += mine[i] * c[i]
+                to_d += mine[i] * d[i]
+            inner[at], inner[at + 1], inner[at + 2], inner[at + 3] = to_a, to_b, to_c, to_d
+            at += 4
+        for last in range(at, end):
+            other, total = points[rows[last]], np.float32(0)
+            for i in range(len(mine)):
+                total += mine[i] * other[i]
+            inner[last] = total
 
 
 @njit(cache=True, nogil=True)

@@ -20,7 +20,8 @@ from .parallel import Map, workers
 from .similarity import TOP, Kernel, Similarity, check
 
 LOOK = 256  # rows of the recall check
-LEAST = 0.97  # recall below which the lists are made anew
+LEAST = 0.985  # recall below which the lists are made anew: above it, rounds gained at least 0.998 of what a fresh start gains (docs/selection.md)
+PAIRS = 100  # a row, of which the lists hold the nearest even if they cannot matter now: they may when embeddings change
 NOBODY: Indices = np.empty(0, dtype=np.int64)
 
 
@@ -86,7 +87,7 @@ class Rounds:
         chosen = np.asarray(chosen, dtype=np.int64)
         similar = facility.make_kernel(embedding, self.kernel, self.width)
         n, lists = len(similar), self._lists
-        look = np.sort(seeds.generator(0, "recall", n).choice(n, min(LOOK, n), replace=False))
+        look = _look(n)
         place = np.full(n, -1, np.int64)
         place[look] = np.arange(len(look))
         with workers(self.threads) as map_:
@@ -113,8 +114,21 @@ def start(embedding: Floats, *, labeled: Indices = NOBODY, kernel: Similarity = 
         job.label(labeled, cuts, None)
         job.head_by_sample(scale.head_size(n) - len(labeled), len(free), seeds.generator(0, "head", n), np.arange(n))
         order = cells.cut(similar.points, seeds.generator(0, "cells", n), map_).rows
-        lists = pairs.collect(similar, job.cover, np.ones(n, dtype=bool), cuts, pairs.all_blocks(cuts), map_)
+        lists = pairs.collect(similar, _lowered(similar, job.cover), np.ones(n, dtype=bool), cuts, pairs.all_blocks(cuts), map_)
     return Rounds(embedding, kernel, width, threads, 1.0, False, similar, order, np.concatenate([labeled, free[job.picked]]), lists)
+
+
+def _lowered(similar: Kernel, cover: np.ndarray) -> np.ndarray:
+    """The coverage in levels, (n,), that share nearer to none at which about PAIRS pairs a row lie above it, or as it is if more do."""
+    look = _look(len(cover))
+    left = (TOP - cover[look, None]).astype(np.float32)  # up to an equal row
+    below = np.maximum(cover[look, None] - similar.levels(look, slice(None)), 0) / np.maximum(left, 1)
+    share = np.partition(below.ravel(), at)[at] if (at := PAIRS * len(look)) < below.size else below.max()
+    return np.maximum(cover - share * (TOP - cover), 0).astype(np.int32)
+
+
+def _look(n: int) -> Indices:
+    return np.sort(seeds.generator(0, "recall", n).choice(n, min(LOOK, n), replace=False))
 
 
 def _score(similar: Kernel, lists: pairs.Lists, order: Indices, map_: Map) -> np.ndarray:
