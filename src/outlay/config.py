@@ -26,6 +26,9 @@ class Prices(_Section):
 
     per_annotation: float = Field(1.0, ge=0)
     per_device_hour: float = Field(1.0, ge=0)
+    per_point: float | None = Field(None, ge=0, description="what one percentage point of accuracy is worth; null: what random would pay for it in annotations")
+    per_day_of_delay: float = Field(0.0, ge=0)
+    days_per_round: float = Field(1.0, ge=0, description="calendar days between asking the annotators and having their answers")
 
 
 class Runtime(_Section):

@@ -169,6 +169,16 @@ def results(root: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def correct(root: Path) -> dict[tuple[str, str], np.ndarray]:
+    """(campaign, benchmark) -> (n_items,) how right each item was after the last round, in the order of the test."""
+    store, study, config = _study(root)
+    return {
+        (name, bench): np.asarray(store.read(f"{entry['folders'][-1]}/evaluation-{bench}.parquet", Evaluation).columns["correct"], dtype=np.float64)
+        for name, entry in study["campaigns"].items()
+        for bench in config.evaluators
+    }
+
+
 def bought(root: Path) -> pd.DataFrame:
     """One row per chosen prompt of every campaign: campaign, round, rank (from 1), id, group, text, score (NaN where the strategy has
     none), nearest (id of the most similar prompt bought before, "" for the first), similarity (their cosine), represents (pool

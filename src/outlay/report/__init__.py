@@ -13,7 +13,7 @@ from .. import grid, pools, registry
 from .. import results as runs
 from ..config import StudyConfig
 from ..store import Store, write_atomic
-from . import choices, grids, tables, words
+from . import answer, choices, grids, tables, words
 
 __all__ = ["write_report"]
 MOST_LINES = 6  # in a figure of learning curves; with more, each strategy has a figure of its own
@@ -40,18 +40,21 @@ class Run:
     scores: pd.DataFrame
     agreements: pd.DataFrame
     groups: pd.Series  # of the whole pool
+    correct: answer.Correct
 
 
 def read(root: Path) -> Run:
     study = Store(root).read("study.json", dict)
     results, ledger = (pd.read_parquet(root / f"{name}.parquet") for name in ("results", "ledger"))
     groups = pools.read(root / "shared/pool.parquet").column("group").to_pandas()
-    return Run(study, StudyConfig.model_validate(study["config"]), results, ledger, runs.bought(root), runs.scores(root), runs.agreements(root), groups)
+    return Run(study, StudyConfig.model_validate(study["config"]), results, ledger, runs.bought(root), runs.scores(root), runs.agreements(root), groups, runs.correct(root))
 
 
 def write_report(root: Path) -> Path:
     """Make the report of a finished run again; -> its index.html. The same run gives the same bytes."""
     import yaml
+
+    from . import answer_page
 
     run = read(root)
     out = root / "report"
@@ -69,7 +72,8 @@ def write_report(root: Path) -> Path:
         config_text=config,
         findings=words.findings(numbers["base"], numbers["summary"], numbers["differences"]) + words.alarms(numbers["selection"]),
         figures=_figures(run, numbers, out),
-        grids=grids.grids(run.results, numbers),
+        headline=answer_page.headline(numbers, run.config),
+        grids=grids.grids(run.results, numbers) | answer_page.grids(numbers, tables.varying(run.results)),
         collapsed=_collapsed(run, numbers["summary"]),
         strategies=_strategies(run),
         seeds=int(numbers["summary"]["seeds"].max()),
@@ -98,7 +102,7 @@ def _environment():
 def _numbers(run: Run) -> dict[str, pd.DataFrame]:
     """File name -> table with all its digits."""
     budget = max(run.config.budgets)
-    return {
+    return answer.answer(run.results, run.correct, run.config) | {
         "summary": tables.summary(run.results),
         "differences": tables.differences(run.results),
         "base": tables.base(run.results),
@@ -120,11 +124,11 @@ def _numbers(run: Run) -> dict[str, pd.DataFrame]:
 
 def _figures(run: Run, numbers: dict[str, pd.DataFrame], out: Path) -> dict[str, list[Shown]]:
     """Section of the page -> its figures, which are also written as PNG."""
-    from . import figures
+    from . import answer_page, figures
 
     style, budget = figures.styles(run.config.strategies), max(run.config.budgets)
     pairs, budgets = tables.settings(run.results), run.config.budgets
-    shown: dict[str, list[Shown]] = {"curves": [], "rounds": [], "diversity": [], "cost": [], "bought": [], "overlap": []}
+    shown: dict[str, list[Shown]] = {"answer": [], "mediation": [], "curves": [], "rounds": [], "diversity": [], "cost": [], "bought": [], "overlap": []}
     seeds = int(numbers["summary"]["seeds"].max())
     over_seeds = f"{words.count(seeds, 'seed')}; 95 % t interval over seeds" if seeds > 1 else "1 seed"
 
@@ -133,6 +137,12 @@ def _figures(run: Run, numbers: dict[str, pd.DataFrame], out: Path) -> dict[str,
         write_atomic(out / f"{name}.png", png)
         shown[section].append(Shown(name, caption, "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()))
 
+    if len(numbers["slopes"]):
+        both = f"{words.count(seeds, 'seed')}; 95 % intervals over seeds and items" if seeds > 1 else "1 seed"
+        add("answer", "slopes", "The slope of accuracy on log2(m): the declared contrast on top, then every live strategy alone. Right of zero, retraining more often helped.", answer_page.slopes(numbers, both))
+    for bench, measure in answer_page.diagrams(numbers, run.config):
+        caption = f"How a doubling of the rounds acts on {bench}: through the diversity of what was bought, and otherwise. Exploratory."
+        add("mediation", f"mediation-{bench}", caption, answer_page.diagram(numbers, bench, measure, over_seeds.replace("t interval", "bootstrap interval")))
     for pair in pairs:
         where = words.setting_name(pair, len(pairs) > 1)
         tail = "".join(f"-{part}" for part in pair) if where else ""

@@ -84,6 +84,8 @@ def _key(axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
     if handles:
         columns = min(3, max(1, 66 // (max(map(len, labels)) + 9)))
+        width, height = axes.figure.get_size_inches()
+        axes.figure.set_size_inches(width, height + 0.17 * max(-(-len(labels) // columns) - 4, 0))  # a long legend takes nothing from the axes
         axes.figure.legend(handles, [_short(label, 60) for label in labels], loc="outside lower left", ncols=columns, columnspacing=1.2, handlelength=3)
 
 

@@ -1,0 +1,163 @@
+"""Contrasts, mediation and value on data whose truth is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from outlay.errors import DataError
+from outlay.measure import contrasts, mediation, value
+
+
+def crossed_table(rng, seeds, items, of_seed, of_item):
+    return 0.1 + of_seed * rng.normal(size=(seeds, 1)) + of_item * rng.normal(size=(1, items)) + rng.normal(size=(seeds, items))
+
+
+@pytest.mark.parametrize("of_seed, of_item", [(0.3, 0.0), (0.0, 0.8), (0.1, 0.5)])
+def test_crossed_intervals_cover_from_ten_seeds_on(of_seed, of_item):
+    rng = np.random.default_rng(0)
+    found = [contrasts.crossed(crossed_table(rng, 10, 80, of_seed, of_item)) for _ in range(600)]
+    assert 0.92 <= np.mean([f.low <= 0.1 <= f.high for f in found]) <= 0.98  # 0.95, give or take three standard errors
+
+
+def test_an_interval_over_seeds_alone_misses_the_items_and_the_crossed_one_does_not():
+    rng = np.random.default_rng(1)
+    alone = crossed = 0
+    for _ in range(300):
+        table = crossed_table(rng, 10, 80, 0.02, 1.0)
+        means, whole = table.mean(axis=1), contrasts.crossed(table)
+        half = stats.t.ppf(0.975, 9) * means.std(ddof=1) / math.sqrt(10)
+        alone += abs(means.mean() - 0.1) <= half
+        crossed += whole.low <= 0.1 <= whole.high
+    assert alone < 240 and crossed > 275
+
+
+def test_without_item_effects_it_is_the_t_interval_over_seeds():
+    means = np.random.default_rng(2).normal(size=12)
+    found = contrasts.crossed(np.repeat(means[:, None], 50, axis=1))
+    half = stats.t.ppf(0.975, 11) * means.std(ddof=1) / math.sqrt(12)
+    assert found.low == pytest.approx(means.mean() - half) and found.freedom == pytest.approx(11)
+
+
+def test_one_seed_has_no_interval_and_a_constant_table_no_width():
+    assert math.isnan(contrasts.crossed(np.ones((1, 9))).low)
+    assert contrasts.crossed(np.full((3, 9), 0.5)).high == 0.5
+
+
+def test_nan_and_other_shapes_are_refused():
+    with pytest.raises(DataError, match="NaN"):
+        contrasts.crossed([[0.0, math.nan]])
+    with pytest.raises(DataError, match="shape"):
+        contrasts.crossed([0.0, 1.0])
+
+
+def test_the_bootstrap_moves_arms_that_share_seeds_and_items_together():
+    rng = np.random.default_rng(3)
+    one = crossed_table(rng, 6, 100, 0.5, 0.5)
+    drawn = contrasts.draws(np.stack([one, one + 0.2]), 500, rng)
+    np.testing.assert_allclose(drawn[:, 1] - drawn[:, 0], 0.2, atol=1e-12)
+    assert drawn[:, 0].std() > 0.05
+
+
+def test_sign_flips_count_all_signs_exactly():
+    values = np.array([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    p, smallest = contrasts.sign_flips(values)
+    assert p == smallest == 2 / 64
+    values[0] = -1.0  # as extreme: all the same sign, and this one flipped, both ways
+    assert contrasts.sign_flips(values)[0] == 4 / 64
+
+
+def test_under_six_seeds_there_is_no_p_value():
+    p, smallest = contrasts.sign_flips(np.ones(5))
+    assert math.isnan(p) and smallest == 0.0625
+
+
+def test_holm_leaves_unknown_p_values_out_of_the_count():
+    np.testing.assert_allclose(contrasts.holm([0.01, math.nan, 0.04]), [0.02, math.nan, 0.04])
+
+
+def test_slope_weights_are_those_of_least_squares():
+    accuracy = np.array([0.5, 0.52, 0.57, 0.58])
+    assert contrasts.slope_weights([1, 2, 4, 8]) @ accuracy == pytest.approx(np.polyfit([0, 1, 2, 3], accuracy, 1)[0])
+    with pytest.raises(DataError, match="two numbers of rounds"):
+        contrasts.slope_weights([4])
+
+
+def test_what_is_detectable_is_found_four_times_out_of_five():
+    rng = np.random.default_rng(4)
+    effect = contrasts.detectable(1.0, 8)
+    found = stats.ttest_1samp(rng.normal(effect, 1.0, size=(4000, 8)), 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.02)
+    assert contrasts.detectable(1.0, contrasts.seeds_needed(effect, 1.0)) <= effect
+
+
+def planted(rng, seeds, noise=0.3):
+    rounds, strategy = np.tile([1, 2, 4, 8], 3 * seeds), np.tile(np.repeat(np.arange(3), 4), seeds)
+    seed = np.repeat(np.arange(seeds), 12)
+    unit = strategy + 3 * seed
+    shift = rng.normal(size=3 * seeds)
+    mediator = shift[unit] + 0.5 * np.log2(rounds) + noise * rng.normal(size=len(rounds))
+    outcome = 2 * shift[unit] - 0.1 * np.log2(rounds) + 0.8 * mediator + noise * rng.normal(size=len(rounds))
+    return rounds, mediator, outcome, unit, seed
+
+
+def test_mediation_finds_what_was_planted_whatever_the_units_levels():
+    found = mediation.mediation(*planted(np.random.default_rng(5), 200), rng=np.random.default_rng(0))
+    for name, true in {"a": 0.5, "b": 0.8, "direct": -0.1, "indirect": 0.4, "total": 0.3}.items():
+        assert found[name].value == pytest.approx(true, abs=0.03) and found[name].low < true < found[name].high
+
+
+@pytest.mark.slow
+def test_mediation_agrees_with_statsmodels():
+    import pandas as pd
+    import statsmodels.api as sm
+    from statsmodels.stats.mediation import Mediation
+
+    rounds, mediator, outcome, unit, seed = planted(np.random.default_rng(6), 12)
+    ours = mediation.mediation(rounds, mediator, outcome, unit, seed, rng=np.random.default_rng(0))
+    table = pd.DataFrame({"x": np.log2(rounds), "m": mediator, "y": outcome})
+    table -= table.groupby(unit).transform("mean")  # the units' intercepts, taken out beforehand
+    theirs = Mediation(sm.OLS.from_formula("y ~ x + m", table), sm.OLS.from_formula("m ~ x", table), "x", mediator="m")
+    np.random.seed(0)  # it draws from numpy's global generator
+    summary = theirs.fit(n_rep=100).summary()["Estimate"]
+    assert ours["indirect"].value == pytest.approx(summary["ACME (average)"], abs=0.03)
+    assert ours["direct"].value == pytest.approx(summary["ADE (average)"], abs=0.03)
+    assert ours["total"].value == pytest.approx(summary["Total effect"], abs=0.05)
+
+
+def test_a_mediator_that_never_varies_is_refused():
+    rounds, mediator, outcome, unit, seed = planted(np.random.default_rng(7), 3)
+    with pytest.raises(DataError, match="vary within"):
+        mediation.mediation(rounds, np.zeros_like(mediator), outcome, unit, seed, rng=np.random.default_rng(0))
+
+
+def test_labels_needed_reads_the_curve_between_its_points_and_censors_beyond_it():
+    labels, curve = [0, 10, 20], np.array([[0.0, 0.5, 0.6]] * 4)
+    found = value.labels_needed(labels, curve, [0.55] * 4, rng=np.random.default_rng(0))
+    assert found.labels == pytest.approx(15) and found.low == found.high == pytest.approx(15) and found.censored == 0
+    beyond = value.labels_needed(labels, curve, [0.7] * 4, rng=np.random.default_rng(0))
+    assert math.isinf(beyond.labels) and beyond.censored == 1
+
+
+def test_a_curve_that_dips_is_read_as_if_it_never_fell():
+    found = value.labels_needed([0, 10, 20, 30], [[0.0, 0.6, 0.4, 0.7]], [0.5], rng=np.random.default_rng(0))
+    assert 0 < found.labels <= 10  # 0.6 and 0.4 are one step of 0.5
+
+
+def test_the_front_keeps_what_no_other_beats_in_both():
+    assert value.on_front([0.5, 0.6, 0.55, 0.6], [1, 2, 3, 2]).tolist() == [True, True, False, True]
+
+
+def test_the_recommendation_weighs_accuracy_against_its_price():
+    accuracy = np.array([[0.60, 0.62]] * 10)
+    assert value.recommend(accuracy, [100, 101], worth=100).best == 1  # two points are worth two dollars
+    assert value.recommend(accuracy, [100, 103], worth=100).best == 0
+
+
+def test_a_point_is_priced_at_what_random_pays_for_it_at_the_end_of_its_curve():
+    rate = value.exchange_rate([0, 50, 100, 150], [[0.0, 0.4, 0.5, 0.6]], 2.0, points=3)
+    assert rate / 100 == pytest.approx(2.0 * 50 / 10)  # fifty annotations buy ten points
+    assert math.isinf(value.exchange_rate([0, 50], [[0.5, 0.4]], 1.0))
