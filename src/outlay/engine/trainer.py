@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from .. import seeds
 from ..errors import ConfigError
@@ -20,6 +20,9 @@ from .lesson import answers, examples, held_out
 from .load import Loaded, adapted, load, no_progress_bar, quiet_peft, weights_folder
 from .render import Rendered
 from .runtime import Runtime
+
+if TYPE_CHECKING:
+    import torch
 
 
 @register("trainer", "sft")
@@ -119,7 +122,7 @@ class SFT:
     def _cost(self, loaded: Loaded, network, lesson: Sequence[Rendered], dev: Sequence[Rendered], course: Course) -> Cost:
         """Of the epochs that were run; reading the dev split counts in FLOPs, not in trained tokens."""
         epochs = len(course.dev) if dev else self.epochs
-        spent = epochs * epoch_flops(loaded, network, lesson, self)
+        spent = epochs * epoch_flops(loaded, lesson, self.method, sum(p.numel() for p in network.parameters() if p.requires_grad))
         if dev:
             spent += epochs * flops.forward(loaded.arch, [len(e.ids) for e in dev], answers(dev))
         return Cost(seconds=course.seconds, flops=spent, trained_tokens=epochs * sum(len(e.ids) for e in lesson))
@@ -139,19 +142,17 @@ def check_start(start: Model, method: str) -> None:
         raise ConfigError(f"method '{method}' cannot go on from '{start.kind}' weights; use method: {start.kind} or start: cold")
 
 
-def epoch_flops(loaded: Loaded, network, lesson: Sequence[Rendered], options) -> int:
-    """FLOPs of one epoch, by formula."""
+def epoch_flops(loaded: Loaded, lesson: Sequence[Rendered], method: str, trained: int) -> int:
+    """FLOPs of one epoch, by formula. trained: parameters that are trained."""
     lengths, responses = [len(e.ids) for e in lesson], [len(e.ids) - e.answer for e in lesson]
-    if options.method == "full":
+    if method == "full":
         return flops.train_full(loaded.arch, lengths, responses)
-    return flops.train_lora(loaded.arch, lengths, responses, sum(p.numel() for p in network.parameters() if p.requires_grad))
+    return flops.train_lora(loaded.arch, lengths, responses, trained)
 
 
 def network_of(start: Model, loaded: Loaded, options, seed: int):
     """A model of our own whose trainable parameters require gradients, as a trainer's options say; the shared base stays as it is."""
     import copy
-
-    import torch
 
     if options.method == "full":
         network = copy.deepcopy(load(start, options.runtime).model).float()
@@ -161,6 +162,12 @@ def network_of(start: Model, loaded: Loaded, options, seed: int):
         if (saved["r"], saved["lora_alpha"]) != (options.lora_r, options.lora_alpha):
             raise ConfigError(f"the adapter to go on from has lora_r {saved['r']} and lora_alpha {saved['lora_alpha']}, the config {options.lora_r} and {options.lora_alpha}; use the same")
         return adapted(start, options.runtime, trainable=True)
+    return adapters_on(copy.deepcopy(loaded.model), options, seed)
+
+
+def adapters_on(model, options, seed: int):
+    """A PeftModel with new adapters, drawn by the seed, around `model`."""
+    import torch
     from peft import LoraConfig, get_peft_model
 
     targets = options.lora_targets if isinstance(options.lora_targets, str) else list(options.lora_targets)
@@ -168,22 +175,23 @@ def network_of(start: Model, loaded: Loaded, options, seed: int):
     with torch.random.fork_rng(), quiet_peft():  # peft draws from the global generator
         torch.manual_seed(seeds.seed(seed, "init"))
         try:
-            return get_peft_model(copy.deepcopy(loaded.model), config).eval()
+            return get_peft_model(model, config).eval()
         except ValueError as error:
             raise ConfigError(f"option 'lora_targets' = {options.lora_targets!r}: {str(error).splitlines()[0]}") from None
 
 
-def save(network, folder: Path, base: str) -> None:
-    """Weights as safetensors and their config as JSON; the tokenizer stays with the base."""
+def save(network, folder: Path, base: str, state: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Weights as safetensors and their config as JSON; the tokenizer stays with the base. state: the weights, where the network holds
+    a part of them only."""
     from safetensors.torch import save_file
 
     if not hasattr(network, "peft_config"):
         with no_progress_bar():
-            network.save_pretrained(folder)
+            network.save_pretrained(folder, state_dict=state)
         return
     from peft import get_peft_model_state_dict
 
-    state = get_peft_model_state_dict(network, save_embedding_layers=False)
+    state = get_peft_model_state_dict(network, state_dict=state, save_embedding_layers=False)
     save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     config = network.peft_config["default"].to_dict()
     # peft holds sets, whose order changes from process to process, and the path of this machine.
