@@ -117,9 +117,9 @@ def rate(total: int, warmup_share: float, decay: Decay) -> Callable[[int], float
     return share
 
 
-def updates_of(examples: int, plan: Any) -> int:
+def updates_of(examples: int, plan: Plan) -> int:
     """Updates of a whole training; an epoch's last one may have fewer examples."""
-    return plan.epochs * -(-(-(-examples // plan.minibatch)) // plan.accumulation)
+    return plan.epochs * math.ceil(math.ceil(examples / plan.minibatch) / plan.accumulation)
 
 
 def fit(network, reader: Reader, lesson: Sequence[Rendered], dev: Sequence[Rendered], plan: Plan, *, seed: int, checkpoint: Checkpoint) -> Course:

@@ -39,7 +39,8 @@ def answers(batch: Sequence[Rendered]) -> int:
 def held_out(lesson: Sequence[Rendered], share: float, seed: int) -> tuple[list[Rendered], list[Rendered]]:
     """About this share of the prompts goes to a dev split, all answers to one prompt together -> (training, dev).
 
-    By the prompt's hashed id alone: a prompt of the dev split stays in it when more are bought. Each side gets at least one prompt.
+    By the prompt's hashed id alone: a prompt of the dev split stays in it when more are bought. Each side gets at least one prompt, the
+    nearest to its share where it has none.
     Raises DataError if there is only one.
     """
     if not share:

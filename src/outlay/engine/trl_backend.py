@@ -20,10 +20,10 @@ from typing import Any, Literal
 from ..errors import ConfigError, OutlayError, near
 from ..registry import register
 from ..types import Annotation, Cost, Model, Prompt
-from .fit import Course, Decay, rate, updates_of
+from .fit import Course, Decay, rate
 from .folders import new_folder
 from .lesson import examples, minibatches
-from .load import Loaded, hub_errors, load, quiet_peft, resolve, tokenizer_of
+from .load import hub_errors, load, quiet_peft, resolve, tokenizer_of
 from .render import Rendered
 from .runtime import Runtime
 from .trainer import adapters_on, check_options, check_start, epoch_flops, network_of, save
@@ -93,10 +93,7 @@ class TRL:
             loaded = load(Model(start.base), self.runtime)
             lesson = examples(loaded, self.runtime.template, prompts, annotations, most=self.max_tokens, trainer="trl")
             begin = time.perf_counter()
-            if self.accelerate_config:
-                course = self._launch(start, lesson, folder, seed)
-            else:
-                course = learn(self, start, lesson, folder, seed)
+            course = self._launch(start, lesson, folder, seed) if self.accelerate_config else learn(self, start, lesson, folder, seed)
             seconds = time.perf_counter() - begin
             spent = self.epochs * epoch_flops(loaded, lesson, self.method, _parameters(folder))
         cost = Cost(seconds=seconds, flops=spent, trained_tokens=self.epochs * sum(len(e.ids) for e in lesson))
