@@ -217,7 +217,7 @@ def _train(desk: Desk, seed: int, begin: Model, remake: Callable | None, lesson:
     lesson = sorted(lesson, key=lambda a: a.prompt_id)
     prompts = desk.pool.at(desk.pool.rows_of(a.prompt_id for a in lesson))
     out, draft = desk.store.root / folder / "model", desk.store.root / folder / ".training"
-    shutil.rmtree(draft, ignore_errors=True)  # what a killed process left
+    shutil.rmtree(draft / "model", ignore_errors=True)  # of a killed process; its trainer's checkpoint stays, to go on from
     model = desk.trainer(_at_hand(desk, begin, remake), prompts, lesson, draft / "model", seed=seeds.seed(seed, "train"))
     digest = hash_folder(draft / "model")
     _discard(out)

@@ -3,5 +3,6 @@
 from .runtime import Runtime
 from .scorer import LLMScorer
 from .trainer import SFT
+from .trl_backend import TRL
 
-__all__ = ["SFT", "LLMScorer", "Runtime"]
+__all__ = ["SFT", "TRL", "LLMScorer", "Runtime"]
