@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
+
+import numpy as np
 
 from .. import seeds
 from ..errors import ConfigError, DataError, OutlayError
@@ -15,8 +17,8 @@ from ..measure import flops
 from ..registry import register
 from ..types import Annotation, Cost, Model, Prompt
 from .folders import new_folder
-from .load import Loaded, adapted, load, no_progress_bar, quiet_peft, weights_folder
-from .render import Rendered, format_of, pairs
+from .load import Loaded, adapted, arch, load, no_progress_bar, quiet_peft, weights_folder
+from .render import Rendered, format_of, lengths, pairs
 from .runtime import Runtime
 
 
@@ -69,8 +71,19 @@ class SFT:
             updates = self._train(network, examples, seed)
             with new_folder(Path(out)) as folder:
                 _save(network, folder, start.base)
-        cost = self._cost(loaded, network, examples, time.perf_counter() - begin)
+        whole, responses = [len(e.ids) for e in examples], [len(e.ids) - e.answer for e in examples]
+        cost = self._cost(loaded.arch, whole, responses, sum(p.numel() for p in network.parameters() if p.requires_grad))
+        cost = replace(cost, seconds=time.perf_counter() - begin)
         return Model(start.base, str(out), self.method, updates=start.updates + updates, cost=cost)
+
+    def lengths(self, base: str, prompts: Sequence[str], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of prompts and of their responses, each (n,)."""
+        return lengths(base, self.runtime.template, prompts, responses)
+
+    def bill(self, base: str, prompts: Sequence[int], responses: Sequence[int]) -> Cost:
+        """Tokens and FLOPs of training `base` on examples of these lengths, each (n,)."""
+        sizes = arch(base)
+        return self._cost(sizes, [a + b for a, b in zip(prompts, responses, strict=True)], responses, sizes.lora_parameters(self.lora_r, self.lora_targets))
 
     def _examples(self, loaded: Loaded, prompts: Sequence[Prompt], annotations: Sequence[Annotation]) -> list[Rendered]:
         """Prompts with responses, by prompt id."""
@@ -146,13 +159,11 @@ class SFT:
                 update += 1
         return update
 
-    def _cost(self, loaded: Loaded, network, examples: Sequence[Rendered], seconds: float) -> Cost:
-        lengths, responses = [len(e.ids) for e in examples], [len(e.ids) - e.answer for e in examples]
-        if self.method == "full":
-            epoch = flops.train_full(loaded.arch, lengths, responses)
-        else:
-            epoch = flops.train_lora(loaded.arch, lengths, responses, sum(p.numel() for p in network.parameters() if p.requires_grad))
-        return Cost(seconds=seconds, flops=self.epochs * epoch, trained_tokens=self.epochs * sum(lengths))
+    def _cost(self, sizes: flops.Arch, whole: Sequence[int], responses: Sequence[int], trainable: int) -> Cost:
+        """Of sequences of these lengths, which end with responses of these lengths."""
+        full = self.method == "full"
+        epoch = flops.train_full(sizes, whole, responses) if full else flops.train_lora(sizes, whole, responses, trainable)
+        return Cost(flops=self.epochs * epoch, trained_tokens=self.epochs * sum(whole))
 
 
 def _schedule(total: int, warmup_share: float) -> Callable[[int], float]:
