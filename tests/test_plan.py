@@ -32,21 +32,24 @@ def _kind(campaign: str, stage: str) -> str:
     return STAGES[stage.partition("-")[0]]
 
 
-@pytest.fixture(scope="module")
-def every(toy_study):
-    """A toy study with cold and warm starts, frozen and live signals, coverage of what was bought, and two budgets that share a prefix."""
-    return toy_study(
-        strategies=["random", "mean_entropy", "facility_location", "uncertainty_weighted_facility_location"], rounds=[1, 2, 3],
-        starts=["cold", "warm_all", "warm_new"], budgets=[6, 8], seeds=[0, 1],
-    )  # fmt: skip
+CASES = {
+    "frozen embeddings": {"strategies": ["random", "mean_entropy", "facility_location"], "starts": ["cold", "warm_new"], "schedules": ["even", [2, 6]], "rounds": [1, 2]},
+    "live embeddings": {"strategies": ["facility_location"], "rounds": [3], "starts": ["cold"], "embedding": "live"},
+    "a share is scored": {"strategies": ["mean_entropy"], "rounds": [2], "starts": ["cold"], "scored_share": 0.5},
+}
 
 
-@pytest.mark.parametrize("change", [{}, {"embedding": "live"}, {"scored_share": 0.5}])
-def test_a_plan_of_the_toy_study_is_its_ledger_to_the_last_token(every, tmp_path, change):
+@pytest.fixture(scope="module", params=CASES)
+def toy(request, toy_study, tmp_path_factory):
+    """(the plan of a toy study, its run directory)."""
+    config = toy_study(**CASES[request.param])
+    return plan(config, quiet=True), run_study(config, tmp_path_factory.mktemp("toy") / "run", quiet=True)
+
+
+def test_a_plan_of_the_toy_study_is_its_ledger_to_the_last_token(toy):
     """Every prompt of the toy world has four words and every response one: nothing is left to expect."""
-    config = every.model_copy(update=change)
-    found = plan(config, quiet=True)
-    actual = paid(run_study(config, tmp_path / "run", quiet=True))
+    found, root = toy
+    actual = paid(root)
     for kind in KINDS:
         for case in (found.stages[kind].expected, found.stages[kind].worst):
             for name in ("labels", "flops", "prompt_tokens", "generated_tokens", "trained_tokens"):
@@ -54,9 +57,9 @@ def test_a_plan_of_the_toy_study_is_its_ledger_to_the_last_token(every, tmp_path
         assert found.stages[kind].expected.seconds == pytest.approx(actual.loc[kind, "seconds"], rel=0.01), kind
 
 
-def test_a_campaign_in_the_plan_is_charged_what_the_results_charge_it(every, tmp_path):
-    found = plan(every, quiet=True)
-    table = pd.read_parquet(run_study(every, tmp_path / "run", quiet=True) / "results.parquet")
+def test_a_campaign_in_the_plan_is_charged_what_the_results_charge_it(toy):
+    found, root = toy
+    table = pd.read_parquet(root / "results.parquet")
     last = table[(table["round"] == table["rounds_run"]) & ~table["reference"]]
     means = last.groupby(["strategy", "rounds", "schedule", "start", "budget"])[["labels_spent", "flops", "prompt_tokens", "generated_tokens", "trained_tokens"]].mean()
     assert len(found.lines) == len(means)

@@ -5,6 +5,7 @@ As many processes measure at once as the study will have workers, because they s
 
 from __future__ import annotations
 
+import math
 import resource
 import shutil
 import sys
@@ -18,8 +19,10 @@ from . import registry, seeds
 from .types import POOL_SIGNALS, Annotation, Cost, Model
 from .workbench import Workbench, open_bench, part
 
-UPDATES = (2, 12)  # of the two trainings whose difference is the price of an update
-MINIBATCHES = 4  # of prompts in a sample: fewer would mostly measure how a decoder runs dry
+FEW, MOST = 2, 24  # updates of the short training, and of the long one at most; their difference is the price of an update
+ENOUGH = 1.0  # seconds that the long training is to take
+MINIBATCHES = 4  # of prompts in a sample: with fewer a decoder that runs dry has more weight than in the study
+PATIENCE = 5.0  # seconds: where reading such a sample takes longer, half of it must do
 GREEDY = "mean_entropy"  # a signal that needs a response
 
 
@@ -88,12 +91,16 @@ def measure(job: tuple[str, int, bool]) -> Rates:
 
 def _measure(bench: Workbench, scratch: Path, say: Any) -> Rates:
     minibatch = bench.config.runtime.minibatch
-    rows = sample(bench, min(len(bench.pool()), bench.config.shard, max(8, MINIBATCHES * minibatch)))
-    pool = bench.pool().take(rows)
     scorer, trainer = bench.scorer(), part(bench.config, "trainer", bench.config.trainer)
 
     say("reading prompts")
-    scorer(bench.base, pool.take(np.arange(min(4, len(pool)))), frozenset({"embedding"}), seed=0)  # weights and caches
+    some = bench.pool().take(sample(bench, min(len(bench.pool()), 4)))
+    for _ in range(2):  # the first one makes weights and caches ready
+        pace = scorer(bench.base, some, frozenset({"embedding"}), seed=0).cost.seconds / len(some)
+    size = max(8, MINIBATCHES * minibatch)
+    size = size // 2 if size * pace > PATIENCE else size
+    rows = sample(bench, min(len(bench.pool()), bench.config.shard, size))
+    pool = bench.pool().take(rows)
     cost = scorer(bench.base, pool, frozenset({"embedding"}), seed=0).cost
     read = cost.seconds / cost.prompt_tokens
     score: dict[tuple, tuple[float, float]] = {}
@@ -122,7 +129,7 @@ def _measure(bench: Workbench, scratch: Path, say: Any) -> Rates:
         if not hasattr(evaluator, "bill"):
             continue
         say(f"test {name}")
-        few, some = (_few(evaluator, scratch / f"{name}-{n}.parquet", n) for n in (2, max(8, MINIBATCHES * minibatch)))
+        few, some = (_few(evaluator, scratch / f"{name}-{n}.parquet", n) for n in (2, size))
         cost = some(bench.base, seed=0).cost
         items = len(some.lengths(bench.base.base)[0])
         evaluate[name], said[name] = max(0.0, cost.seconds - plain * cost.generated_tokens) / cost.prompt_tokens, cost.generated_tokens / items
@@ -141,13 +148,16 @@ def _train(bench: Workbench, trainer: Any, rows: np.ndarray, scratch: Path) -> t
     some = [p for p in bench.pool().at(rows) if gold[p.id].strip()]
     most = max(max(c["schedule"]) if isinstance(c["schedule"], list) else c["budget"] for c in bench.study["campaigns"].values())
     once = replace(trainer, epochs=1)
-    model, costs = Model(bench.base.base), []
-    for updates in (1, *UPDATES):  # the first one warms up
+
+    def learn(updates: int) -> Model:
         lesson = some[: min(most, updates * trainer.minibatch)]
         answers = [Annotation(p.id, response=gold[p.id]) for p in lesson]
-        model = once(bench.base, lesson, answers, scratch / f"model-{updates}", seed=0)
-        costs.append(model.cost)
-    _, short, long = costs
+        return once(bench.base, lesson, answers, scratch / f"model-{updates}", seed=0)
+
+    learn(1)  # warms up
+    short = learn(FEW).cost
+    model = learn(min(MOST, max(3 * FEW, math.ceil(ENOUGH * FEW / short.seconds))))
+    long = model.cost
     more = long.trained_tokens - short.trained_tokens
     slope = max(0.0, long.seconds - short.seconds) / more if more > 0 else long.seconds / long.trained_tokens
     return model, max(0.0, short.seconds - slope * short.trained_tokens), slope
