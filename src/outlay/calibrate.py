@@ -94,13 +94,12 @@ def _measure(bench: Workbench, scratch: Path, say: Any) -> Rates:
     scorer, trainer = bench.scorer(), part(bench.config, "trainer", bench.config.trainer)
 
     say("reading prompts")
-    some = bench.pool().take(sample(bench, min(len(bench.pool()), 4)))
+    some = bench.pool().take(sample(bench, 4))
     for _ in range(2):  # the first one makes weights and caches ready
         pace = scorer(bench.base, some, frozenset({"embedding"}), seed=0).cost.seconds / len(some)
     size = max(8, MINIBATCHES * minibatch)
     size = size // 2 if size * pace > PATIENCE else size
-    rows = sample(bench, min(len(bench.pool()), bench.config.shard, size))
-    pool = bench.pool().take(rows)
+    pool = bench.pool().take(sample(bench, min(bench.config.shard, size)))
     cost = scorer(bench.base, pool, frozenset({"embedding"}), seed=0).cost
     read = cost.seconds / cost.prompt_tokens
     score: dict[tuple, tuple[float, float]] = {}
@@ -122,7 +121,7 @@ def _measure(bench: Workbench, scratch: Path, say: Any) -> Rates:
             sampled = np.asarray(found.columns["sampled_tokens"])
 
     say("training")
-    trained, start, train = _train(bench, trainer, rows, scratch)
+    trained, start, train = _train(bench, trainer, scratch)
     plain = score[kind_of(bench, frozenset({GREEDY}))][1] if GREEDY in scorer.provides else 0.0
     load, evaluate, said = 0.0, {}, {}
     for name, evaluator in bench.evaluators().items():
@@ -140,13 +139,14 @@ def _measure(bench: Workbench, scratch: Path, say: Any) -> Rates:
     return Rates(score, plain, train, start, load, evaluate, response, sampled, said, weights, _memory(bench))
 
 
-def _train(bench: Workbench, trainer: Any, rows: np.ndarray, scratch: Path) -> tuple[Model, float, float]:
+def _train(bench: Workbench, trainer: Any, scratch: Path) -> tuple[Model, float, float]:
     """Two short trainings of one epoch -> a trained model, seconds that each training costs, seconds a trained token."""
     import pyarrow.parquet as pq
 
     gold = dict(zip(*pq.read_table(bench.store.root / "shared/vault.parquet").to_pydict().values(), strict=True))
+    rows = sample(bench, MOST * trainer.minibatch)
     some = [p for p in bench.pool().at(rows) if gold[p.id].strip()]
-    most = max(max(c["schedule"]) if isinstance(c["schedule"], list) else c["budget"] for c in bench.study["campaigns"].values())
+    most = max(entry["budget"] for entry in bench.study["campaigns"].values())
     once = replace(trainer, epochs=1)
 
     def learn(updates: int) -> Model:
@@ -156,7 +156,7 @@ def _train(bench: Workbench, trainer: Any, rows: np.ndarray, scratch: Path) -> t
 
     learn(1)  # warms up
     short = learn(FEW).cost
-    model = learn(min(MOST, max(3 * FEW, math.ceil(ENOUGH * FEW / short.seconds))))
+    model = learn(min(MOST, max(3 * FEW, math.ceil(ENOUGH * FEW / max(short.seconds, 1e-9)))))
     long = model.cost
     more = long.trained_tokens - short.trained_tokens
     slope = max(0.0, long.seconds - short.seconds) / more if more > 0 else long.seconds / long.trained_tokens

@@ -59,7 +59,7 @@ def study(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the final table.")] = False,
 ) -> None:
     """Run a study. The same command again resumes it, or grows it when the config has more seeds, strategies, rounds, budgets
-    or evaluators than before.
+    or evaluators than before. A study that reaches a cap of its config (max_usd, max_hours, max_flops) stops with exit code 4.
 
     Example: outlay study configs/quickstart.yaml --out runs/mine budgets=[64] seeds=2
     """
