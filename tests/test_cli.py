@@ -236,3 +236,25 @@ def test_as_a_program_it_prints_no_traceback(tmp_path):
     done = subprocess.run([sys.executable, "-m", "outlay", "study", "nowhere.yaml"], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"error: config nowhere\.yaml does not exist.*\n", done.stderr)
+
+
+# -- plan and caps ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_printed_and_no_run_directory_is_made(outlay, config, tmp_path):
+    code, out, err = outlay("plan", config(max_usd=1.0), "--quiet")
+    assert (code, err) == (0, "")
+    assert "a cap stops this study" in out and "days: unknown; set prices.days_per_round" in out and "could detect: unknown" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_study_stopped_at_a_cap_leaves_with_exit_code_4_and_goes_on(outlay, config):
+    code, _, err = outlay("study", config(max_flops=1), "--quiet")
+    assert code == 4
+    assert err.startswith("stopped at a cap: ") and err.count("\n") == 1 and "run the same command to go on" in err
+    assert outlay("study", config(), "--quiet")[0] == 0
+
+
+def test_a_pilot_that_is_no_run_is_one_line(outlay, config, tmp_path):
+    code, _, err = outlay("plan", config(), "--no-measure", "--pilot", tmp_path)
+    assert code == 2 and err.count("\n") == 1 and "results.parquet" in err

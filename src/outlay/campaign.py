@@ -73,6 +73,14 @@ class Campaign:
         return schedule.batches(self.schedule, self.budget, self.rounds)
 
 
+def campaign_of(entry: dict) -> Campaign:
+    """The campaign of an entry in study.json."""
+    values = {k: v for k, v in entry.items() if k != "folders"}
+    if isinstance(values["schedule"], list):
+        values["schedule"] = tuple(values["schedule"])
+    return Campaign(**values)
+
+
 @dataclass(frozen=True, slots=True)
 class Desk:
     """What a campaign works with. `pool` is this seed's share of the pool; `base_signals(needs)` gives the base model's signals

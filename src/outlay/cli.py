@@ -1,4 +1,5 @@
-"""The command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 waiting for annotations."""
+"""The command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 waiting for annotations,
+4 stopped at a cap (max_usd, max_hours, max_flops)."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import cli_eval, cli_select
-from .errors import AwaitingAnnotations, ConfigError, OutlayError
+from . import cli_eval, cli_plan, cli_select
+from .errors import AwaitingAnnotations, CapReached, ConfigError, OutlayError
 
 if TYPE_CHECKING:
     from .config import StudyConfig
@@ -28,6 +29,8 @@ Examples:
 
     outlay study configs/quickstart.yaml seeds=5 budgets=[64,128]      grow it
 
+    outlay plan configs/quickstart.yaml                      what it will cost, before it is paid
+
     outlay list strategies                                   what there is to compare
 
     outlay report runs/quickstart                            make the tables and the report again
@@ -40,6 +43,7 @@ Examples:
 
 app.command("eval")(cli_eval.evaluate)
 app.command("select")(cli_select.select)
+app.command("plan")(cli_plan.plan)
 
 Config = Annotated[Path, typer.Argument(help="YAML or JSON file of the study.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override keys of the config, e.g. seeds=5 trainer.epochs=3.", show_default=False)]
@@ -55,7 +59,7 @@ def study(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the final table.")] = False,
 ) -> None:
     """Run a study. The same command again resumes it, or grows it when the config has more seeds, strategies, rounds, budgets
-    or evaluators than before.
+    or evaluators than before. A study that reaches a cap of its config (max_usd, max_hours, max_flops) stops with exit code 4.
 
     Example: outlay study configs/quickstart.yaml --out runs/mine budgets=[64] seeds=2
     """
@@ -222,6 +226,9 @@ def main() -> None:
     except AwaitingAnnotations as waiting:
         print(waiting, file=sys.stderr)
         raise SystemExit(3) from None
+    except CapReached as stopped:
+        print(stopped, file=sys.stderr)
+        raise SystemExit(4) from None
     except OutlayError as bad:
         print(f"error: {bad}", file=sys.stderr)
         raise SystemExit(2 if isinstance(bad, ConfigError) else 1) from None

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .errors import ConfigError, near
 from .schedule import SCHEDULES
+from .types import Cost
 
 Spec = str | dict[str, Any]
 
@@ -28,7 +29,11 @@ class Prices(_Section):
     per_device_hour: float = Field(1.0, ge=0)
     per_point: float | None = Field(None, ge=0, description="what one percentage point of accuracy is worth; null: what random would pay for it in annotations")
     per_day_of_delay: float = Field(0.0, ge=0)
-    days_per_round: float = Field(1.0, ge=0, description="calendar days between asking the annotators and having their answers")
+    days_per_round: float | None = Field(None, ge=0, description="calendar days from asking for a batch of annotations until it is there; null: unknown")
+
+    def usd(self, cost: Cost) -> float:
+        """What a cost comes to in dollars: what was paid, with its annotations and its device time."""
+        return cost.usd + cost.labels * self.per_annotation + cost.seconds / 3600 * self.per_device_hour
 
 
 class Runtime(_Section):
@@ -52,7 +57,7 @@ class StudyConfig(_Section):
     """A study: a grid of campaigns over one pool, at fixed annotation budgets.
 
     The grid keys (strategies, rounds, schedules, starts, seeds, budgets) and `evaluators` may grow in an existing run;
-    prices, executor and workers may change; every other change makes it another study.
+    prices, caps, executor and workers may change; every other change makes it another study.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="names the run directory runs/NAME")
@@ -80,6 +85,9 @@ class StudyConfig(_Section):
     shard: int = Field(512, ge=1, description="prompts a shard when the pool is scored: what a kill loses at most")
     keep_models: Literal["last", "all"] = "last"
     prices: Prices = Prices()
+    max_usd: float | None = Field(None, gt=0, description="stop the study between stages before it has spent more, annotations and device time at `prices`; null: no cap")
+    max_hours: float | None = Field(None, gt=0, description="stop it once this many device hours are spent, all workers together")
+    max_flops: float | None = Field(None, gt=0, description="stop it once this many FLOPs are spent")
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field([], description="experiment trackers that get the curves; local files always")
     executor: str = "processes"
     workers: int | None = Field(None, ge=1, description="worker processes; null: one per core")

@@ -26,6 +26,10 @@ class AwaitingAnnotations(OutlayError):
     """People have to answer first; the same command continues after the import (exit code 3)."""
 
 
+class CapReached(OutlayError):
+    """The study has spent what its config allows; the same command goes on with a higher cap (exit code 4)."""
+
+
 def near(name: str, known: Iterable[str]) -> str:
     """The tail of an error about an unknown name: the near match if there is one, else all known names."""
     known = sorted(known)

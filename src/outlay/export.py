@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from .campaign import campaign_of
 from .config import StudyConfig
 from .errors import ConfigError, DataError, near
 from .store import Store, write_atomic
 from .types import Batch, Model
-from .workbench import campaign_of
 
 CARD = """---
 {head}---

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from itertools import product
 
 from . import registry
-from .campaign import Campaign
+from .campaign import Campaign, campaign_of
 from .config import StudyConfig
 from .errors import ConfigError
 from .types import POOL_SIGNALS
@@ -80,8 +80,6 @@ def lay_out(wanted: list[Campaign], known: dict[str, dict]) -> tuple[dict[str, d
         entries[campaign.id] = asdict(campaign) | {"folders": []}
     homes: dict[tuple, str] = {}
     users: dict[str, int] = {}
-    from .workbench import campaign_of
-
     for name, entry in entries.items():
         campaign = campaign_of(entry)
         keep = entry["folders"]

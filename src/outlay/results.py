@@ -15,12 +15,12 @@ import pandas as pd
 
 from . import grid, registry
 from .acquisition import scores_of
-from .campaign import Campaign
+from .campaign import Campaign, campaign_of
 from .config import Prices, StudyConfig
 from .measure import diversity, dynamics
 from .store import Store, write_atomic
 from .types import Batch, Cost, Evaluation, Indices, Model, Selection, Signals, View
-from .workbench import EMBEDDINGS, Workbench, campaign_of
+from .workbench import EMBEDDINGS, Workbench
 
 SECONDS = ("seconds", "usd")  # measured, or priced by what was measured: the only columns that differ between two equal runs
 WORDS = ("tokens", "distinct_1", "distinct_2", "compression_ratio")
@@ -54,7 +54,7 @@ def _stage_costs(store: Store, folder: str) -> dict[str, Cost]:
 
 def _priced(cost: Cost, prices: Prices) -> Cost:
     """With annotations and device time in its dollars."""
-    return replace(cost, usd=cost.usd + cost.labels * prices.per_annotation + cost.seconds / 3600 * prices.per_device_hour)
+    return replace(cost, usd=prices.usd(cost))
 
 
 def ledger(root: Path) -> pd.DataFrame:

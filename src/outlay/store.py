@@ -76,10 +76,13 @@ class Store:
     """A run directory. Paths given to it are relative to `root`."""
 
     root: Path
+    gate: Callable[[str], None] | None = None  # called before a record is made, with its path; it may raise
 
     def keep(self, path: str, kind: type[T], make: Callable[[], T]) -> T:
         """The record at `path` if it is there, else `make()`, stored. What is returned is always what a later read returns."""
         if not (self.root / path).exists():
+            if self.gate is not None:
+                self.gate(path)
             self.write(path, make())
         return self.read(path, kind)
 
@@ -98,6 +101,14 @@ class Store:
             if not (self.root / path).exists():
                 raise
             raise DataError(f"{self.root / path} is damaged ({type(bad).__name__}: {' '.join(str(bad).split())}); delete it and run again to make it anew") from None
+
+    def cost(self, path: str) -> Cost:
+        """What the stored stage consumed, without its columns."""
+        if not path.endswith(".parquet"):
+            return Cost(**self.read(path, dict)["cost"])
+        import pyarrow.parquet as pq
+
+        return Cost(**json.loads(pq.read_schema(self.root / path).metadata[b"outlay"])["cost"])
 
     def array(self, values: np.ndarray) -> str:
         """Store an array by content under shared/arrays; -> its path relative to the root."""

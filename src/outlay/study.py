@@ -9,16 +9,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from . import __version__, grid, pools, registry, results, trackers
+from . import __version__, caps, grid, pools, registry, results, trackers
+from .campaign import campaign_of
 from .config import StudyConfig
 from .errors import ConfigError, OutlayError, RunConflict
 from .progress import Progress
 from .store import Store, write_atomic
 from .types import POOL_SIGNALS
-from .workbench import Task, campaign_of, part, perform, runtime_of
+from .workbench import Task, part, perform, runtime_of
 
 GROWING = {"strategies", "rounds", "schedules", "starts", "seeds", "budgets"}
-FREE = {"prices", "executor", "workers", "note", "keep_models", "report_to"}  # may change without changing what a cell is
+FREE = {"prices", "max_usd", "max_hours", "max_flops", "executor", "workers", "note", "keep_models", "report_to"}  # may change without changing what a cell is
 BENCHMARK_TOKENS = 2048  # of a prompt with worked examples, for which a minibatch is to fit too
 PACKAGES = ("torch", "transformers", "peft", "numpy", "pandas", "pyarrow", "scikit-learn")
 
@@ -39,12 +40,12 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
             _leave_nothing(root)
             raise
         where = str(root.resolve())
-        executor = registry.build("executor", config.executor, workers=config.workers or (1 if _on_gpu(config) else None))
+        executor = registry.build("executor", config.executor, workers=workers_of(config))
         with Progress(root, study, quiet=quiet) as progress:
             for title, tasks in waves(study, where):
                 progress.stage(title)
-                for _ in executor.map(perform, tasks):
-                    pass
+                if not all(list(executor.map(perform, tasks))):  # every task goes on to the end of its stage
+                    raise caps.reached(Store(root), study)
         results.write(root)
         trackers.send(root, config.report_to, config.name)
     return root
@@ -185,7 +186,7 @@ def _fitting(config: StudyConfig, tables: Sequence[Any]) -> int:
     new = max(({**registry.card(kind, name).options, **given}.get("max_new_tokens", 0) for kind, name, given in specs))
     own = all("source" in given for kind, _, given in specs if kind == "evaluator")  # else a benchmark brings prompts of its own
     texts = [text for table in tables for text in table.column("text").to_pylist()]
-    return minibatch(config.model, runtime_of(config), texts, new=new, workers=config.workers or (1 if _on_gpu(config) else os.cpu_count() or 1), least=0 if own else BENCHMARK_TOKENS)
+    return minibatch(config.model, runtime_of(config), texts, new=new, workers=workers_of(config), least=0 if own else BENCHMARK_TOKENS)
 
 
 def _copy_in(store: Store, inputs: dict[str, Any], *, started: bool) -> None:
@@ -234,6 +235,11 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def workers_of(config: StudyConfig) -> int:
+    """Processes that work at once: as asked, else one on a GPU and one per core elsewhere."""
+    return config.workers or (1 if _on_gpu(config) else os.cpu_count() or 1)
 
 
 def _on_gpu(config: StudyConfig) -> bool:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -106,6 +106,9 @@ class ToyScorer:
     there is, 1 - the margin.
     """
 
+    max_new_tokens: ClassVar[int] = 1
+    samples: ClassVar[int] = SAMPLES
+
     @property
     def provides(self) -> frozenset[str]:
         return LIVE | {"embedding"}
@@ -180,10 +183,18 @@ class ToyTrainer:
                 weights -= np.float32(self.learning_rate / len(rows)) * (x.T @ error)
                 updates += 1
         _save(weights, Path(out))
-        tokens = self.epochs * sum(len(text.split()) for text in texts)
-        flops = 2 * forward_flops(tokens, outputs=len(RESPONSES))  # the gradient costs as much as the forward pass
-        cost = Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, trained_tokens=tokens)
+        cost = self.bill(start.base, *self.lengths(start.base, texts, [annotation.response for _, annotation in pairs]))
         return Model(start.base, weights=str(out), kind="full", updates=updates, cost=cost)
+
+    def lengths(self, base: str, prompts: Sequence[str], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Words of the prompts, (n,); responses are read off the logits: 0, (n,)."""
+        return np.array([len(text.split()) for text in prompts], dtype=np.int64), np.zeros(len(responses), dtype=np.int64)
+
+    def bill(self, base: str, prompts: Sequence[int], responses: Sequence[int]) -> Cost:
+        """Of training on examples of these lengths, each (n,)."""
+        tokens = self.epochs * int(np.sum(prompts))
+        flops = 2 * forward_flops(tokens, outputs=len(RESPONSES))  # the gradient costs as much as the forward pass
+        return Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, trained_tokens=tokens)
 
 
 @register("evaluator", "toy")
@@ -210,8 +221,7 @@ class ToyEvaluator:
         tie = np.array([[_hash(f"{text} {response}") / 2**64 for response in RESPONSES] for text in texts]) * 1e-6
         chosen = (logp + tie).argmax(axis=1)
         nll = -logp[np.arange(len(texts)), targets].astype(np.float64)
-        n, tokens = len(texts), sum(len(text.split()) for text in texts)
-        flops = forward_flops(tokens, outputs=len(RESPONSES))
+        n = len(texts)
         columns = {
             "id": np.array(ids),
             "correct": chosen == targets,
@@ -224,8 +234,20 @@ class ToyEvaluator:
             "response": np.array(RESPONSES)[chosen],
         }
         fingerprint = hashlib.sha256(json.dumps([ids, texts, gold]).encode()).hexdigest()[:16]
-        cost = Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, prompt_tokens=tokens, generated_tokens=n)
-        return Evaluation(self.benchmark, fingerprint, columns, cost)
+        words = np.array([len(text.split()) for text in texts], dtype=np.int64)
+        return Evaluation(self.benchmark, fingerprint, columns, self.bill(model.base, words, np.ones_like(words), np.ones_like(words)))
+
+    def lengths(self, base: str) -> tuple[np.ndarray, np.ndarray]:
+        """Words of the items' prompts and of their gold responses, each (n_items,)."""
+        import pyarrow.parquet as pq
+
+        words = np.array([len(text.split()) for text in pq.read_table(self.items).column("text").to_pylist()], dtype=np.int64)
+        return words, np.ones_like(words)
+
+    def bill(self, base: str, prompts: np.ndarray, gold: np.ndarray, said: np.ndarray) -> Cost:
+        """Of items of these lengths where the model says so many words, each (n_items,)."""
+        flops = forward_flops(prompts, outputs=len(RESPONSES))
+        return Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, prompt_tokens=int(prompts.sum()), generated_tokens=int(said.sum()))
 
 
 @cache

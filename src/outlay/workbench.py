@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 
 from . import pools, registry, seeds
-from .campaign import Campaign, Desk, run
+from .campaign import Campaign, Desk, campaign_of, run
+from .caps import guarded
 from .config import StudyConfig
+from .errors import CapReached
 from .measure import diversity, text
 from .store import Store
 from .types import Annotation, Evaluation, Indices, Model, Pool, Signals
@@ -34,10 +36,14 @@ class Task:
     args: tuple[Any, ...] = ()
 
 
-def perform(task: Task) -> None:
-    """Do a task; what it makes is in the run directory."""
+def perform(task: Task) -> bool:
+    """Do a task; what it makes is in the run directory. False where a cap of the study stopped it between two stages."""
     bench = open_bench(task.root, os.stat(Path(task.root) / "study.json").st_mtime_ns)
-    getattr(bench, f"do_{task.kind}")(*task.args)
+    try:
+        getattr(bench, f"do_{task.kind}")(*task.args)
+    except CapReached:
+        return False
+    return True
 
 
 @lru_cache(maxsize=1)
@@ -45,7 +51,8 @@ def open_bench(root: str, _mtime: int) -> Workbench:
     """The workbench of a run, kept between the tasks of one process."""
     store = Store(Path(root))
     study = store.read("study.json", dict)
-    return Workbench(store, study, StudyConfig.model_validate(study["config"]))
+    config = StudyConfig.model_validate(study["config"])
+    return Workbench(guarded(store, study, config), study, config)
 
 
 def part(config: StudyConfig, kind: str, spec: Any, **extra: Any) -> Any:
@@ -245,11 +252,3 @@ def _step(texts: Sequence[str]) -> int:
 def _known(measures: dict[str, Any]) -> dict[str, Any]:
     """Without the measures that a pool without groups does not have (NaN, which JSON does not have either)."""
     return {name: value for name, value in measures.items() if not np.isnan(np.atleast_1d(value)).any()}
-
-
-def campaign_of(entry: dict) -> Campaign:
-    """The campaign of an entry in study.json."""
-    values = {k: v for k, v in entry.items() if k != "folders"}
-    if isinstance(values["schedule"], list):
-        values["schedule"] = tuple(values["schedule"])
-    return Campaign(**values)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Literal
 
+import numpy as np
+
 from ..errors import ConfigError, DataError
-from .load import Loaded
+from .load import Loaded, arch, tokenizer_of
 
 CONTENT = "\u27e6content\u27e7"  # stands for a text when a template is taken apart
 ANSWER = "\u27e6answer\u27e7"
@@ -115,6 +118,16 @@ def pairs(loaded: Loaded, form: Format, ids: Sequence[str], texts: Sequence[str]
             raise DataError(f"prompt '{prompt.id}' with its response has {len(whole)} tokens and would be cut off at {most}; raise max_tokens, or leave it out")
         rendered.append(Rendered(prompt.id, whole, prompt.user, prompt.answer))
     return rendered
+
+
+def lengths(base: str, template: str, texts: Sequence[str], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of prompts, (n,), and of their responses with the end token, (n,), as `prompts` and `pairs` make them, without the model's weights."""
+    tokenizer = tokenizer_of(base)
+    empty = Loaded(SimpleNamespace(generation_config=None), tokenizer, arch(base), 1 << 60)
+    form = format_of(empty, template)
+    asked = prompts(empty, form, [str(i) for i in range(len(texts))], texts)
+    coded = tokenizer([form.lead + r for r in responses], add_special_tokens=False, return_attention_mask=False, verbose=False).input_ids
+    return np.array([len(p.ids) for p in asked], dtype=np.int64), np.array([len(tokens) + 1 for tokens in coded], dtype=np.int64)
 
 
 def _chat(tokenizer, text: str, response: str | None = None) -> str:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from .. import seeds
 from ..errors import ConfigError
 from ..measure import flops
@@ -17,8 +19,8 @@ from ..types import Annotation, Cost, Model, Prompt
 from .fit import Checkpoint, Course, Decay, Padded, Plan, Reader, fit, key_of
 from .folders import new_folder
 from .lesson import answers, examples, held_out
-from .load import Loaded, adapted, load, no_progress_bar, quiet_peft, weights_folder
-from .render import Rendered
+from .load import Loaded, adapted, arch, load, no_progress_bar, quiet_peft, weights_folder
+from .render import Rendered, lengths
 from .runtime import Runtime
 
 if TYPE_CHECKING:
@@ -108,6 +110,17 @@ class SFT:
         model = Model(start.base, str(out), self.method, updates=start.updates + course.updates)
         return replace(model, cost=self._cost(loaded, network, lesson, dev, course)), course
 
+    def lengths(self, base: str, prompts: Sequence[str], responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of prompts and of their responses, each (n,)."""
+        return lengths(base, self.runtime.template, prompts, responses)
+
+    def bill(self, base: str, prompts: Sequence[int], responses: Sequence[int]) -> Cost:
+        """Tokens and FLOPs of training `base` on examples of these lengths, each (n,), without a dev split and in all epochs."""
+        sizes = arch(base)
+        whole = [a + b for a, b in zip(prompts, responses, strict=True)]
+        epoch = epoch_flops(sizes, whole, responses, self.method, sizes.lora_parameters(self.lora_r, self.lora_targets))
+        return Cost(flops=self.epochs * epoch, trained_tokens=self.epochs * sum(whole))
+
     def _reader(self, network, loaded: Loaded) -> Reader:
         if self.packed:
             from .packed import Packed
@@ -122,10 +135,11 @@ class SFT:
     def _cost(self, loaded: Loaded, network, lesson: Sequence[Rendered], dev: Sequence[Rendered], course: Course) -> Cost:
         """Of the epochs that were run; reading the dev split counts in FLOPs, not in trained tokens."""
         epochs = len(course.dev) if dev else self.epochs
-        spent = epochs * epoch_flops(loaded, lesson, self.method, sum(p.numel() for p in network.parameters() if p.requires_grad))
+        whole = [len(e.ids) for e in lesson]
+        spent = epochs * epoch_flops(loaded.arch, whole, _responses(lesson), self.method, sum(p.numel() for p in network.parameters() if p.requires_grad))
         if dev:
             spent += epochs * flops.forward(loaded.arch, [len(e.ids) for e in dev], answers(dev))
-        return Cost(seconds=course.seconds, flops=spent, trained_tokens=epochs * sum(len(e.ids) for e in lesson))
+        return Cost(seconds=course.seconds, flops=spent, trained_tokens=epochs * sum(whole))
 
 
 def check_options(trainer: str, part) -> None:
@@ -142,12 +156,15 @@ def check_start(start: Model, method: str) -> None:
         raise ConfigError(f"method '{method}' cannot go on from '{start.kind}' weights; use method: {start.kind} or start: cold")
 
 
-def epoch_flops(loaded: Loaded, lesson: Sequence[Rendered], method: str, trained: int) -> int:
-    """FLOPs of one epoch, by formula. trained: parameters that are trained."""
-    lengths, responses = [len(e.ids) for e in lesson], [len(e.ids) - e.answer for e in lesson]
+def epoch_flops(sizes: flops.Arch, whole: Sequence[int], responses: Sequence[int], method: str, trained: int) -> int:
+    """FLOPs of one epoch, by formula, over sequences of these lengths, which end with responses of these. trained: parameters that are."""
     if method == "full":
-        return flops.train_full(loaded.arch, lengths, responses)
-    return flops.train_lora(loaded.arch, lengths, responses, trained)
+        return flops.train_full(sizes, whole, responses)
+    return flops.train_lora(sizes, whole, responses, trained)
+
+
+def _responses(lesson: Sequence[Rendered]) -> list[int]:
+    return [len(e.ids) - e.answer for e in lesson]
 
 
 def network_of(start: Model, loaded: Loaded, options, seed: int):

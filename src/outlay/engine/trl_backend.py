@@ -95,7 +95,7 @@ class TRL:
             begin = time.perf_counter()
             course = self._launch(start, lesson, folder, seed) if self.accelerate_config else learn(self, start, lesson, folder, seed)
             seconds = time.perf_counter() - begin
-            spent = self.epochs * epoch_flops(loaded, lesson, self.method, _parameters(folder))
+            spent = self.epochs * epoch_flops(loaded.arch, [len(e.ids) for e in lesson], [len(e.ids) - e.answer for e in lesson], self.method, _parameters(folder))
         cost = Cost(seconds=seconds, flops=spent, trained_tokens=self.epochs * sum(len(e.ids) for e in lesson))
         return Model(start.base, str(out), self.method, updates=start.updates + course.updates, cost=cost), replace(course, seconds=seconds)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +54,7 @@ class HeldOut:
             asked = prompts(loaded, form, items["id"], items["text"], room=self.max_new_tokens)
             out = generate(loaded, asked, stops=form.stops, max_new_tokens=self.max_new_tokens, minibatch=self.runtime.minibatch)
             said = out.texts
-            lengths = [len(p.ids) for p in asked]
-            cost = Cost(flops=flops.scoring(loaded.arch, lengths, out.response_tokens), prompt_tokens=sum(lengths), generated_tokens=int(out.response_tokens.sum()))
+            asked_tokens, gold_tokens = np.array([len(p.ids) for p in asked]), np.zeros(len(asked), dtype=np.int64)
             parsed = np.array([bool(text.strip()) for text in said]) & out.stopped
             same = np.array([_plain(a) == _plain(b) for a, b in zip(said, items["response"], strict=True)])
             columns = {
@@ -65,10 +64,26 @@ class HeldOut:
             if self.nll:
                 gold = pairs(loaded, form, items["id"], items["text"], items["response"])
                 columns |= response_nll(loaded, gold, minibatch=self.runtime.minibatch)
-                lengths = [len(p.ids) for p in gold]
-                cost += Cost(flops=flops.forward(loaded.arch, lengths, int(columns["response_tokens"].sum())), prompt_tokens=sum(lengths))
-            cost += Cost(seconds=time.perf_counter() - start)
+                gold_tokens = columns["response_tokens"].astype(np.int64)
+            cost = replace(self.bill(model.base, asked_tokens, gold_tokens, out.response_tokens), seconds=time.perf_counter() - start)
         return Evaluation(self.benchmark, _fingerprint(items), columns, cost)
+
+    def lengths(self, base: str) -> tuple[np.ndarray, np.ndarray]:
+        """Tokens of the items' prompts and of their gold responses, each (n_items,)."""
+        from ..engine.render import lengths
+
+        items = self._read()
+        return lengths(base, self.runtime.template, items["text"], items["response"])
+
+    def bill(self, base: str, prompts: np.ndarray, gold: np.ndarray, said: np.ndarray) -> Cost:
+        """Tokens and FLOPs of items of these lengths where the model says so many tokens, each (n_items,)."""
+        from ..engine.load import arch
+
+        sizes = arch(base)
+        cost = Cost(flops=flops.scoring(sizes, prompts, said), prompt_tokens=int(prompts.sum()), generated_tokens=int(said.sum()))
+        if self.nll:
+            cost += Cost(flops=flops.forward(sizes, prompts + gold, int(gold.sum())), prompt_tokens=int((prompts + gold).sum()))
+        return cost
 
     def _read(self) -> dict[str, list[str]]:
         import pyarrow as pa

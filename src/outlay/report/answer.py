@@ -218,9 +218,9 @@ def _front(here: Arms, correct: Correct, results: pd.DataFrame, config: StudyCon
         scores = np.stack([np.stack([correct[part.set_index("seed").loc[seed, "campaign"], bench] for seed in common]) for _, part in cells])
         drawn = contrasts.draws(scores, DRAWS, seeds.generator(0, "front", bench))
         flops, usd = (np.array([part[name].mean() for _, part in cells]) for name in ("flops", "usd"))
-        days = np.array([keys["rounds"] * prices.days_per_round for keys, _ in cells])
+        days = np.array([keys["rounds"] * (math.nan if prices.days_per_round is None else prices.days_per_round) for keys, _ in cells])
         worth, by = _worth(prices, _curve(results, bench))
-        choice = value.recommend(drawn, usd + days * prices.per_day_of_delay, worth)
+        choice = value.recommend(drawn, usd + np.nan_to_num(days) * prices.per_day_of_delay, worth)
         front = value.on_front(drawn, flops).mean(axis=0)
         for i, (keys, _) in enumerate(cells):
             rows.append({"benchmark": bench} | keys | {"accuracy": scores[i].mean(), "flops": flops[i], "usd": usd[i], "days": days[i], "on_front": front[i], "net": choice.expected[i], "best": choice.probabilities[i], "seeds": len(common)})

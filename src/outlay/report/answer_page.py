@@ -130,7 +130,7 @@ def grids(numbers: dict[str, pd.DataFrame], varying: list[str]) -> dict[str, Gri
         for _, row in numbers["efficiency"].iterrows()
     ]
     front = [
-        [row["benchmark"], *key(row), f"{100 * row['accuracy']:.1f}", words.si(row["flops"]), words.usd(row["usd"]), f"{row['days']:g}", f"{row['on_front']:.2f}", f"{row['best']:.2f}", str(row["seeds"])]
+        [row["benchmark"], *key(row), f"{100 * row['accuracy']:.1f}", words.si(row["flops"]), words.usd(row["usd"]), "unknown" if pd.isna(row["days"]) else f"{row['days']:g}", f"{row['on_front']:.2f}", f"{row['best']:.2f}", str(row["seeds"])]
         for _, row in numbers["front"].iterrows()
     ]
     advice = [
