@@ -164,7 +164,7 @@ def faiss_apricot(path: Path, k: int, cells: bool) -> Callable[[], np.ndarray]:
         if cells:
             index = faiss.IndexIVFFlat(faiss.IndexFlatIP(d), d, int(np.sqrt(n)), faiss.METRIC_INNER_PRODUCT)
             index.train(x)
-            index.nprobe = 16
+            index.nprobe = 8
         else:
             index = faiss.IndexFlatIP(d)
         index.add(x)
