@@ -238,7 +238,7 @@ def test_lazy_d2_draws_have_the_probabilities_of_the_definition(monkeypatch):
     """Three draws, so that the second and the third are made from distances of before."""
     monkeypatch.setattr(spread, "SMALL", 0)
     points = np.array([[0.0], [1.0], [3.0], [4.0], [4.5]], dtype=np.float32)
-    rng, draws, counts = np.random.default_rng(0), 8000, {}
+    rng, draws, counts = np.random.default_rng(0), 2000, {}
     for _ in range(draws):
         picks = tuple(spread.d2_sample(points, 3, candidates=np.arange(1, 5), chosen=np.array([0]), rng=rng).tolist())
         counts[picks] = counts.get(picks, 0) + 1
