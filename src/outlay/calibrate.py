@@ -19,8 +19,8 @@ from . import registry, seeds
 from .types import POOL_SIGNALS, Annotation, Cost, Model
 from .workbench import Workbench, open_bench, part
 
-FEW, MOST = 2, 24  # updates of the short training, and of the long one at most; their difference is the price of an update
-ENOUGH = 1.0  # seconds that the long training is to take
+FEW, LEAST, MOST = 2, 8, 24  # updates of the short training, and of the long one; their difference is the price of an update
+ENOUGH = 4.0  # seconds that the long training is to take: over less the difference is mostly noise
 MINIBATCHES = 4  # of prompts in a sample: with fewer a decoder that runs dry has more weight than in the study
 PATIENCE = 5.0  # seconds: where reading such a sample takes longer, half of it must do
 GREEDY = "mean_entropy"  # a signal that needs a response
@@ -156,7 +156,7 @@ def _train(bench: Workbench, trainer: Any, scratch: Path) -> tuple[Model, float,
 
     learn(1)  # warms up
     short = learn(FEW).cost
-    model = learn(min(MOST, max(3 * FEW, math.ceil(ENOUGH * FEW / max(short.seconds, 1e-9)))))
+    model = learn(min(MOST, max(LEAST, math.ceil(ENOUGH * FEW / max(short.seconds, 1e-9)))))
     long = model.cost
     more = long.trained_tokens - short.trained_tokens
     slope = max(0.0, long.seconds - short.seconds) / more if more > 0 else long.seconds / long.trained_tokens
