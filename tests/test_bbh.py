@@ -49,12 +49,14 @@ def test_answer_only_prompts_are_the_published_ones_but_for_two_slips_in_those(o
     assert other == ["date_understanding", "tracking_shuffled_objects_three_objects"]
 
 
+@pytest.mark.slow
 @needs_wheel
 def test_exemplars_of_the_wheel_are_the_official_prompt_files(outlay_data):
     for task, (description, exemplars) in wheel_exemplars(TASKS).items():
         assert description + "".join(f"{NEXT}{e.question}{THINK}{e.reasoning}" for e in exemplars) == body(outlay_data, task), task
 
 
+@pytest.mark.slow
 @needs_wheel
 def test_lm_eval_renders_the_same_prompts_but_for_known_differences(outlay_data):
     """By its task files and its rule: the description, doc_to_text and target of each exemplar with blank lines between, doc_to_text."""
@@ -214,6 +216,7 @@ def test_a_malformed_prompt_file_is_named(folder, broken):
 # -- the smoke set -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @needs_wheel
 def test_the_smoke_set_asks_each_exemplar_after_the_two_others(monkeypatch):
     monkeypatch.delenv("OUTLAY_DATA", raising=False)
@@ -228,6 +231,7 @@ def test_the_smoke_set_asks_each_exemplar_after_the_two_others(monkeypatch):
         assert item.target
 
 
+@pytest.mark.slow
 @needs_wheel
 def test_the_smoke_set_never_replaces_bbh_unasked(monkeypatch):
     monkeypatch.delenv("OUTLAY_DATA", raising=False)
