@@ -1,6 +1,5 @@
 """A plan counts what the study will really run: its numbers are the ledger's where lengths are fixed, and bounds where they are not."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -146,16 +145,6 @@ def test_days_wait_for_each_batch_and_are_unknown_without_a_wait(toy_study):
     prices = toy_study(prices={"days_per_round": 2.5}).prices
     assert days(Cost(seconds=43200), 4, prices) == pytest.approx(10.5)
     assert days(Cost(), 4, toy_study().prices) is None
-
-
-def test_the_smallest_difference_is_found_with_the_power_it_claims():
-    """Simulated paired t tests find a difference of that size about as often as POWER says (the formula is a little optimistic at few seeds)."""
-    from scipy.stats import ttest_1samp
-
-    rng, seeds = np.random.default_rng(0), 10
-    samples = rng.normal(pilot.smallest(1.0, seeds), 1.0, size=(4000, seeds))
-    assert np.mean(ttest_1samp(samples, 0, axis=1).pvalue < pilot.LEVEL) == pytest.approx(pilot.POWER, abs=0.05)
-    assert pilot.smallest(1.0, 1) == math.inf
 
 
 def test_a_pilot_gives_the_spread_of_its_paired_differences(tmp_path):

@@ -8,16 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from .errors import ConfigError
+from .measure import contrasts
 
 LEVEL, POWER = 0.05, 0.8
-
-
-def smallest(sd: float, seeds: int) -> float:
-    """Of a paired two-sided t test at LEVEL with probability POWER, about: (t_{1-LEVEL/2} + t_POWER) sd / sqrt(seeds), at seeds - 1 degrees of
-    freedom. sd: of the seeds' differences. Infinite for one seed."""
-    from scipy.stats import t
-
-    return float((t.ppf(1 - LEVEL / 2, seeds - 1) + t.ppf(POWER, seeds - 1)) * sd / math.sqrt(seeds)) if seeds > 1 else math.inf
 
 
 def spread(pilot: Path) -> tuple[float, int, int]:
@@ -56,4 +49,4 @@ def detectable(seeds: int, *, pilot: Path | None = None, sd: float | None = None
         source = f"from {cells} cells of {known} seeds in {pilot}"
     if seeds < 2:
         return f"{what}: none; one seed has no spread"
-    return f"{what}: {100 * smallest(sd, seeds):.1f} points (paired t test over {seeds} seeds, level {LEVEL:g}, power {POWER:g}; standard deviation of a difference {100 * sd:.1f} points, {source})"
+    return f"{what}: {100 * contrasts.detectable(sd, seeds, alpha=LEVEL, power=POWER):.1f} points (paired t test over {seeds} seeds, level {LEVEL:g}, power {POWER:g}; standard deviation of a difference {100 * sd:.1f} points, {source})"
