@@ -27,8 +27,9 @@ class Needed:
 def labels_needed(labels: npt.ArrayLike, curve: npt.ArrayLike, target: npt.ArrayLike, *, count: int = 500, rng: np.random.Generator) -> Needed:
     """labels: (k,) rising; curve: (s, k) random's accuracy at them, by seed; target: (s,) the other campaign's accuracy, same seeds.
 
-    The mean curve, made monotone (isotonic regression), is read between its points; seeds are redrawn together. A target above the
-    curve's end is censored: ">B".
+    The mean curve, made monotone (isotonic regression), is read between its points; seeds are redrawn together, and each draw's distance
+    from the means is stretched as in `contrasts.draws`, since few seeds are too narrow. Items are not redrawn. A target above the curve's
+    end is censored: ">B".
     """
     labels, curve, target = (np.asarray(v, dtype=np.float64) for v in (labels, curve, target))
     seeds = len(target)
@@ -37,9 +38,10 @@ def labels_needed(labels: npt.ArrayLike, curve: npt.ArrayLike, target: npt.Array
     found = _reach(labels, curve.mean(axis=0), float(target.mean()))
     if seeds < 3:
         return Needed(found, math.nan, math.nan, float(math.isinf(found)))
-    each = np.empty(count)
-    for i, rows in enumerate(rng.integers(seeds, size=(count, seeds))):
-        each[i] = _reach(labels, curve[rows].mean(axis=0), float(target[rows].mean()))
+    both = np.column_stack([curve, target])
+    drawn = both[rng.integers(seeds, size=(count, seeds))].mean(axis=1) - both.mean(axis=0)
+    drawn = both.mean(axis=0) + drawn * np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, size=(count, 1)) * seeds / (seeds - 1))
+    each = np.array([_reach(labels, row[:-1], float(row[-1])) for row in drawn])
     low, high = np.quantile(each, (0.025, 0.975), method="closest_observation")
     return Needed(found, float(low), float(high), float(np.isinf(each).mean()))
 

@@ -25,7 +25,7 @@ MOST_SECONDARY = 10
 MEDIATORS = ("vendi_model", "vendi_tfidf", "novelsum_model", "novelsum_tfidf", "coverage_radius_model", "coverage_radius_tfidf", "group_coverage")
 DRAWS = 2000
 SURE = 0.8  # a recommendation that is the best with less than this probability is called open
-EFFECT = ["effect", "effect_low", "effect_high", "seeds", "items", "seed_share", "sd", "detectable", "p", "smallest_p"]
+EFFECT = ["effect", "effect_low", "effect_high", "seeds", "items", "seed_share", "sd", "detectable", "p", "p_signs", "smallest_p"]
 CONTRASTS = ["kind", "contrast", "benchmark", *EFFECT, "p_holm"]
 MEDIATION = ["benchmark", "scope", "measure", "path", "value", "value_low", "value_high", "seeds"]
 APART = ["kind", "benchmark", *tables.ARM, "effect", "effect_low", "effect_high", "vendi_tfidf", "vendi_tfidf_low", "vendi_tfidf_high", "seeds"]
@@ -89,7 +89,7 @@ def _effect(table: Floats) -> dict[str, float]:
     by_seed = table.mean(axis=1)
     sd = float(by_seed.std(ddof=1)) if len(by_seed) > 1 else math.nan
     p, smallest = contrasts.sign_flips(by_seed)
-    numbers = (found.mean, found.low, found.high, found.seeds, found.items, found.seed_share, sd, contrasts.detectable(sd, found.seeds), p, smallest)
+    numbers = (found.mean, found.low, found.high, found.seeds, found.items, found.seed_share, sd, contrasts.detectable(sd, found.seeds), found.p, p, smallest)
     return dict(zip(EFFECT, numbers, strict=True))
 
 

@@ -114,7 +114,7 @@ def grids(numbers: dict[str, pd.DataFrame], varying: list[str]) -> dict[str, Gri
 
     keys = ["strategy", "m", *varying]
     contrasts = [
-        [row["kind"], row["contrast"], row["benchmark"], words.percent(row, "effect", sign=True), p(row["p"]), p(row["p_holm"]), p(row["smallest_p"]), _or_unknown(100 * row["detectable"]), str(row["seeds"]), str(row["items"])]
+        [row["kind"], row["contrast"], row["benchmark"], words.percent(row, "effect", sign=True), p(row["p"]), p(row["p_holm"]), p(row["p_signs"]), p(row["smallest_p"]), _or_unknown(100 * row["detectable"]), str(row["seeds"]), str(row["items"])]
         for _, row in numbers["contrasts"].iterrows()
     ]
     paths = [
@@ -138,7 +138,7 @@ def grids(numbers: dict[str, pd.DataFrame], varying: list[str]) -> dict[str, Gri
         for _, row in numbers["advice"].iterrows()
     ]
     return {
-        "contrasts": Grid("contrasts", "The declared contrasts, in percentage points of accuracy", ["kind", "contrast", "benchmark", "effect", "p", "p, Holm", "smallest p", "detectable", "seeds", "items"], contrasts),
+        "contrasts": Grid("contrasts", "The declared contrasts, in percentage points of accuracy", ["kind", "contrast", "benchmark", "effect", "p", "p, Holm", "p, sign flips", "their smallest p", "detectable", "seeds", "items"], contrasts),
         "mediation": Grid("mediation", "Rounds, diversity and accuracy, live strategies together: a in units of the measure per doubling, b in points per unit, the others in points per doubling", ["benchmark", "measure", "path", "value", "seeds"], paths),
         "apart": Grid("apart", "Diversity without retraining, and retraining without choosing, minus random from the base", ["kind", "benchmark", *keys, "Vendi, TF-IDF", "accuracy, points", "seeds"], apart),
         "efficiency": Grid("efficiency", "Annotations that random needs for the same accuracy", ["benchmark", *keys, "bought", "random needs", "saved", "in dollars", "beyond the curve, % of draws", "seeds"], efficiency),
