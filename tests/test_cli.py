@@ -220,6 +220,7 @@ def test_a_study_runs_to_its_report_and_exits_with_0(outlay, config, tmp_path):
     assert "random" in out
 
 
+@pytest.mark.slow
 def test_as_a_program_it_resumes_with_plain_lines_where_there_is_no_terminal(config, toy_run, tmp_path):
     """In a process of its own, through `python -m outlay`, with one stage lost."""
     root = shutil.copytree(toy_run, tmp_path / "run")
@@ -248,6 +249,7 @@ def test_a_plan_is_printed_and_no_run_directory_is_made(outlay, config, tmp_path
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_study_stopped_at_a_cap_leaves_with_exit_code_4_and_goes_on(outlay, config):
     code, _, err = outlay("study", config(max_flops=1), "--quiet")
     assert code == 4

@@ -96,6 +96,7 @@ def tiny(tmp_path_factory):
     return found, paid(root), root
 
 
+@pytest.mark.slow
 def test_fixed_tokens_are_exact(tiny):
     found, actual, root = tiny
     for kind in ("base signals", "base evaluation", "evaluation"):
@@ -109,6 +110,7 @@ def test_fixed_tokens_are_exact(tiny):
     assert line.cost.expected.flops == random["flops"]
 
 
+@pytest.mark.slow
 def test_the_worst_case_bounds_what_is_not_fixed(tiny):
     found, actual, _ = tiny
     for kind in KINDS:

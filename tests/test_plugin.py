@@ -34,6 +34,7 @@ def test_a_plug_in_is_listed_and_keeps_the_contract(installed):
     assert check.returncode == 0, check.stderr
 
 
+@pytest.mark.slow
 def test_a_plug_in_runs_in_a_study_with_worker_processes(installed, tmp_path):
     done = run(installed, "study", "configs/toy.yaml", "strategies=[far_and_unsure]", "rounds=[2]", "seeds=2", "starts=[cold]", "--executor", "processes", "--out", str(tmp_path / "run"), "-q")
     assert done.returncode == 0, done.stderr

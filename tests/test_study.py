@@ -195,7 +195,7 @@ def same_results(grown: Path, at_once: Path) -> None:
     pd.testing.assert_frame_equal(a.drop(columns=[*measured, "paid"]), b.drop(columns=[*measured, "paid"]))
 
 
-@pytest.mark.parametrize("what", [pytest.param(what, marks=[] if what in ("seeds", "budgets") else pytest.mark.slow) for what in MORE])
+@pytest.mark.parametrize("what", [pytest.param(what, marks=[] if what == "budgets" else pytest.mark.slow) for what in MORE])
 def test_a_grown_study_has_the_tables_of_the_big_one_at_once(toy_study, tmp_path, what):
     small, more = MORE[what]
     base = BIG | {"seeds": [0]}

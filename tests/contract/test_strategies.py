@@ -28,6 +28,7 @@ def test_registered_strategy_keeps_the_contract(spec):
     check_strategy(spec)
 
 
+@pytest.mark.slow
 def test_facility_location_over_rounds_keeps_the_contract(monkeypatch):
     monkeypatch.setattr(facility, "EXACT_UP_TO", 10)
     check_strategy("facility_location")
