@@ -64,6 +64,7 @@ def test_a_larger_pool_holds_the_smaller_one():
     assert small < large
 
 
+@pytest.mark.slow
 def test_the_same_bytes_under_any_hash_seed():
     code = "import hashlib; from outlay.pools.gym import ReasoningGym as R; print(hashlib.sha256(repr(R(size=120, mixture='balanced')().to_pylist()).encode()).hexdigest())"
     here = digest(ReasoningGym(size=120, mixture="balanced")())

@@ -234,6 +234,7 @@ def test_farthest_first_of_many_agrees_with_one_pick_at_a_time(monkeypatch):
     assert np.array_equal(fast[0].picks, fast[1].picks)
 
 
+@pytest.mark.slow
 def test_lazy_d2_draws_have_the_probabilities_of_the_definition(monkeypatch):
     """Three draws, so that the second and the third are made from distances of before."""
     monkeypatch.setattr(spread, "SMALL", 0)
