@@ -156,3 +156,9 @@ def test_the_environment_is_put_in_at_any_depth(write, monkeypatch):
 def test_a_variable_that_is_not_set_is_named(write):
     with pytest.raises(ConfigError, match="needs the environment variable OUTLAY_TEST_UNSET"):
         config.load(write(note="${OUTLAY_TEST_UNSET}"))
+
+
+def test_a_price_of_delay_without_days_is_refused_instead_of_costing_nothing():
+    with pytest.raises(ValueError, match="set days_per_round"):
+        config.Prices(per_day_of_delay=5)
+    assert config.Prices(per_day_of_delay=5, days_per_round=2).days_per_round == 2

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from .errors import ConfigError, near
 from .schedule import SCHEDULES
@@ -30,6 +30,12 @@ class Prices(_Section):
     per_point: float | None = Field(None, ge=0, description="what one percentage point of accuracy is worth; null: what random would pay for it in annotations")
     per_day_of_delay: float = Field(0.0, ge=0)
     days_per_round: float | None = Field(None, ge=0, description="calendar days from asking for a batch of annotations until it is there; null: unknown")
+
+    @model_validator(mode="after")
+    def _delay_needs_days(self) -> Prices:
+        if self.per_day_of_delay and self.days_per_round is None:
+            raise ValueError(f"per_day_of_delay = {self.per_day_of_delay:g} has no effect while days_per_round is unknown; set days_per_round, too")
+        return self
 
     def usd(self, cost: Cost) -> float:
         """What a cost comes to in dollars: what was paid, with its annotations and its device time."""

@@ -170,11 +170,12 @@ def results(root: Path) -> pd.DataFrame:
 
 
 def correct(root: Path) -> dict[tuple[str, str], np.ndarray]:
-    """(campaign, benchmark) -> (n_items,) how right each item was after the last round, in the order of the test."""
+    """(campaign, benchmark) -> (n_items,) how right each item was after the last round, in the order of the test; without reference points."""
     store, study, config = _study(root)
     return {
         (name, bench): np.asarray(store.read(f"{entry['folders'][-1]}/evaluation-{bench}.parquet", Evaluation).columns["correct"], dtype=np.float64)
         for name, entry in study["campaigns"].items()
+        if not entry["reference"]
         for bench in config.evaluators
     }
 
