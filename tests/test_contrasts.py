@@ -86,6 +86,14 @@ def test_slope_weights_are_those_of_least_squares():
         contrasts.slope_weights([4])
 
 
+def test_seeds_are_counted_where_a_search_for_the_effect_finds_none():
+    """statsmodels' own search for the effect, and its power, fail at some of these numbers."""
+    assert contrasts.seeds_needed(0.001, 0.02) == pytest.approx(0.02**2 * 2.8016**2 / 0.001**2, rel=0.1)  # the normal approximation, on a coarse grid
+    assert contrasts.seeds_needed(10.0, 1.0) == 3
+    effects = [contrasts.detectable(1.0, n) for n in (2, 3, 5, 60, 61, 500, 2_000, 10_000)]
+    assert effects == sorted(effects, reverse=True) and effects[0] == pytest.approx(11.55, abs=0.01) and effects[-1] == pytest.approx(0.028018, abs=1e-5)
+
+
 def test_what_is_detectable_is_found_four_times_out_of_five():
     rng = np.random.default_rng(4)
     effect = contrasts.detectable(1.0, 8)
