@@ -169,15 +169,17 @@ def results(root: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def correct(root: Path) -> dict[tuple[str, str], np.ndarray]:
-    """(campaign, benchmark) -> (n_items,) how right each item was after the last round, in the order of the test; without reference points."""
+def per_item(root: Path, column: str = "correct") -> dict[tuple[str, str], np.ndarray]:
+    """(campaign, benchmark) -> (n_items,) how each item went after the last round, in the order of the test; without reference points,
+    and without evaluations that do not have the column."""
     store, study, config = _study(root)
-    return {
-        (name, bench): np.asarray(store.read(f"{entry['folders'][-1]}/evaluation-{bench}.parquet", Evaluation).columns["correct"], dtype=np.float64)
+    last = {
+        (name, bench): store.read(f"{entry['folders'][-1]}/evaluation-{bench}.parquet", Evaluation).columns
         for name, entry in study["campaigns"].items()
         if not entry["reference"]
         for bench in config.evaluators
     }
+    return {key: np.asarray(columns[column], dtype=np.float64) for key, columns in last.items() if column in columns}
 
 
 def bought(root: Path) -> pd.DataFrame:

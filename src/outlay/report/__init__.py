@@ -13,7 +13,7 @@ from .. import grid, pools, registry
 from .. import results as runs
 from ..config import StudyConfig
 from ..store import Store, write_atomic
-from . import answer, choices, grids, tables, words
+from . import answer, choices, grids, likelihood, tables, words
 
 __all__ = ["write_report"]
 MOST_LINES = 6  # in a figure of learning curves; with more, each strategy has a figure of its own
@@ -41,13 +41,14 @@ class Run:
     agreements: pd.DataFrame
     groups: pd.Series  # of the whole pool
     correct: answer.Correct
+    nll: answer.Correct
 
 
 def read(root: Path) -> Run:
     study = Store(root).read("study.json", dict)
     results, ledger = (pd.read_parquet(root / f"{name}.parquet") for name in ("results", "ledger"))
     groups = pools.read(root / "shared/pool.parquet").column("group").to_pandas()
-    return Run(study, StudyConfig.model_validate(study["config"]), results, ledger, runs.bought(root), runs.scores(root), runs.agreements(root), groups, runs.correct(root))
+    return Run(study, StudyConfig.model_validate(study["config"]), results, ledger, runs.bought(root), runs.scores(root), runs.agreements(root), groups, runs.per_item(root), runs.per_item(root, "nll"))
 
 
 def write_report(root: Path) -> Path:
@@ -103,6 +104,7 @@ def _numbers(run: Run) -> dict[str, pd.DataFrame]:
     """File name -> table with all its digits."""
     budget = max(run.config.budgets)
     return answer.answer(run.results, run.correct, run.config) | {
+        "likelihood": likelihood.likelihood(answer.arms(run.results, run.config), run.nll, run.config),
         "summary": tables.summary(run.results),
         "differences": tables.differences(run.results),
         "base": tables.base(run.results),

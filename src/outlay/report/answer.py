@@ -75,7 +75,7 @@ def answer(results: pd.DataFrame, correct: Correct, config: StudyConfig) -> dict
     }
 
 
-def _table(here: Arms, correct: Correct, bench: str, weights: Mapping[tuple[str, int], float]) -> Floats | None:
+def weighted(here: Arms, correct: Correct, bench: str, weights: Mapping[tuple[str, int], float]) -> Floats | None:
     """The weighted sum of campaigns, seed by seed and item by item, (s, n); None where no seed has them all."""
     campaigns = {key: here.found.get(key[0], {}).get(key[1], {}) for key in weights}
     common = sorted(set.intersection(*(set(by_seed) for by_seed in campaigns.values()))) if campaigns else []
@@ -93,7 +93,7 @@ def _effect(table: Floats) -> dict[str, float]:
     return dict(zip(EFFECT, numbers, strict=True))
 
 
-def _slope(strategies: list[str], here: Arms) -> dict[tuple[str, int], float]:
+def slope(strategies: list[str], here: Arms) -> dict[tuple[str, int], float]:
     """Weights of the mean slope of these strategies, each over the numbers of rounds that it ran."""
     weights = {}
     for strategy in strategies:
@@ -107,14 +107,14 @@ def _contrasts(here: Arms, correct: Correct, config: StudyConfig) -> pd.DataFram
     benches = list(config.evaluators)
     if here.live:
         for bench in benches:
-            table = _table(here, correct, bench, _slope(here.live, here))
+            table = weighted(here, correct, bench, slope(here.live, here))
             if table is not None:
                 rows.append({"kind": "primary", "contrast": "accuracy per doubling of the rounds, live strategies", "benchmark": bench} | _effect(table))
     second = []
     for strategy in here.live[: MOST_SECONDARY // 2]:
         most = max(here.found[strategy])
         for other, label in (((strategy, 1), "one round"), (("random", 1), "random")):
-            table = _table(here, correct, benches[0], {(strategy, most): 1.0, other: -1.0})
+            table = weighted(here, correct, benches[0], {(strategy, most): 1.0, other: -1.0})
             if table is not None and other != (strategy, most):
                 second.append({"kind": "secondary", "contrast": f"{strategy} m={most} minus {label}", "benchmark": benches[0]} | _effect(table))
     for row, p in zip(second, contrasts.holm([row["p"] for row in second]), strict=True):
@@ -127,7 +127,7 @@ def _slopes(here: Arms, correct: Correct, config: StudyConfig) -> pd.DataFrame:
     rows = []
     for bench in config.evaluators:
         for strategy in here.live:
-            table = _table(here, correct, bench, _slope([strategy], here))
+            table = weighted(here, correct, bench, slope([strategy], here))
             if table is not None:
                 rows.append({"benchmark": bench, "strategy": strategy} | _effect(table))
     return pd.DataFrame(rows, columns=["benchmark", "strategy", *EFFECT])
