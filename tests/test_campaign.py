@@ -314,6 +314,17 @@ def test_rounds_of_facility_location_go_on_from_the_first_and_choose_the_same_af
     assert chosen(folder, 3) == whole
 
 
+@pytest.mark.parametrize("strategy", ["facility_location", "k_center"])
+def test_what_a_coverage_choice_reached_and_could_have_reached_is_kept_beside_it(run, strategy):
+    run(Campaign(strategy, 2, 24, start="warm_all"))
+    kept = [Store(run.root / "alone").read(f"r{number}/selection.json", Selection) for number in (1, 2)]
+    better = 1 if strategy == "facility_location" else -1  # a sum of similarities; a radius
+    assert all(better * (found.bound - found.objective) >= 0 for found in kept)
+    assert better * (kept[1].objective - kept[0].objective) > 0  # what is labeled counts
+    run(Campaign("random", 1, 8), name="other")
+    assert Store(run.root / "other").read("r1/selection.json", Selection).objective is None
+
+
 def test_words_come_from_the_texts_of_the_whole_pool_cost_nothing_and_never_change(run, bench, scratch):
     seen = []
 

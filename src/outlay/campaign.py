@@ -204,6 +204,7 @@ def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: D
     except SignalError as bad:
         raise DataError(f"prompt '{desk.pool.at([bad.row])[0].id}': {bad}") from None
     ids = desk.pool.ids
+    objective, bound = view.memory.pop("reached", (None, None))
     found = neighbourhood(desk.embedding, picked.rows, view.labeled)
     return Selection(
         strategy,
@@ -212,6 +213,8 @@ def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: D
         represents=tuple(int(r) for r in found.represents),
         nearest=tuple((ids[row], float(s)) if row >= 0 else None for row, s in zip(found.nearest, found.similarity, strict=True)),
         examples=tuple(tuple(ids[row] for row in rows) for rows in found.examples),
+        objective=objective,
+        bound=bound,
     )
 
 

@@ -153,7 +153,8 @@ class Selection:
     """What a strategy chose, most wanted first, with its evidence. `scores` is what the strategy maximised (None where it has
     no number). The rest is measured in the base model's embedding, which the strategy may not have seen: `nearest[i]` is the
     most similar prompt bought before pick i (None for the very first) and its cosine similarity; `represents[i]` counts the
-    pool prompts, itself included, whose most similar bought one is pick i, and `examples[i]` names up to three others."""
+    pool prompts, itself included, whose most similar bought one is pick i, and `examples[i]` names up to three others. Coverage
+    strategies say how good the choice is: `objective`, and `bound`, which no choice of as many exceeds (k_center: undercuts)."""
 
     strategy: str
     ids: tuple[str, ...]
@@ -161,6 +162,8 @@ class Selection:
     represents: tuple[int, ...] | None = None
     nearest: tuple[tuple[str, float] | None, ...] | None = None
     examples: tuple[tuple[str, ...], ...] | None = None
+    objective: float | None = None
+    bound: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

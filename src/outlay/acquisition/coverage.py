@@ -7,7 +7,7 @@ import numpy as np
 from ..coverage import clusters, facility, rounds, spread
 from ..registry import strategy
 from ..types import Floats, Indices, View
-from .ranking import Line, Share, by_lottery, line_up
+from .ranking import Line, Share, by_lottery, line_up, reached
 
 
 def gain(view: View, picks: Indices, *, kernel: str = "cosine", width: float = 0.1) -> Floats:
@@ -26,8 +26,11 @@ def facility_location(view: View, k: int, rng: np.random.Generator, *, kernel: s
     points = view.signals.columns["embedding"][line.rows]
     given = {"candidates": line.unlabeled, "chosen": line.labeled}
     if facility.EXACT_UP_TO < len(points) <= facility.TWO_STAGE_UP_TO:
-        return line.rows[_known(view, line, kernel, width).moved(points, chosen=line.labeled).next(k, **given).picks]
-    return line.rows[facility.cover(points, k, **given, kernel=kernel, width=width).picks]
+        found = _known(view, line, kernel, width).moved(points, chosen=line.labeled).next(k, **given)
+    else:
+        found = facility.cover(points, k, **given, kernel=kernel, width=width)
+    reached(view, found.objective, found.bound)
+    return line.rows[found.picks]
 
 
 def _known(view: View, line: Line, kernel: str, width: float) -> rounds.Rounds:
@@ -51,14 +54,16 @@ def k_center(view: View, k: int, rng: np.random.Generator) -> Indices:
     Euclidean, on rows of length 1. The greedy form of the paper, without its search for a smaller radius around outliers. Starts at
     the head of the lottery if nothing is bought.
     """
-    return _farthest_first(view, k)[0]
+    picks, _, radius = _farthest_first(view, k)
+    reached(view, radius, radius / 2)  # no k prompts halve it: see acquisition.alone
+    return picks
 
 
-def _farthest_first(view: View, k: int) -> tuple[Indices, Floats]:
+def _farthest_first(view: View, k: int) -> tuple[Indices, Floats, float]:
     line = line_up(view)
     points = facility.unit(view.signals.columns["embedding"])[line.rows]
     found = spread.farthest_first(points, k, candidates=line.unlabeled, chosen=line.labeled)
-    return line.rows[found.picks], found.distances
+    return line.rows[found.picks], found.distances, float(found.away.max())
 
 
 # Not nested: each round draws anew, so two rounds do not buy what one would have.

@@ -11,7 +11,7 @@ from annotated_types import Ge
 from ..coverage import facility, spread
 from ..registry import strategy
 from ..types import Floats, Indices, View
-from .ranking import Share, by_lottery, highest, line_up
+from .ranking import Share, by_lottery, highest, line_up, reached
 
 
 # Not nested: each round draws anew, so two rounds do not buy what one would have.
@@ -46,7 +46,9 @@ def uncertainty_filtered_facility_location(view: View, k: int, rng: np.random.Ge
     rows = _uncertain(view, k, factor)
     labeled = view.labeled[np.argsort(view.lottery[view.labeled], kind="stable")]
     points = view.signals.columns["embedding"][np.concatenate([rows, labeled])]
-    return rows[facility.cover(points, k, candidates=np.arange(len(rows)), chosen=np.arange(len(rows), len(points))).picks]
+    found = facility.cover(points, k, candidates=np.arange(len(rows)), chosen=np.arange(len(rows), len(points)))
+    reached(view, found.objective, found.bound)
+    return rows[found.picks]
 
 
 def _uncertain(view: View, k: int, factor: float) -> Indices:
@@ -69,7 +71,9 @@ def uncertainty_weighted_facility_location(view: View, k: int, rng: np.random.Ge
     """
     line = line_up(view)
     points = view.signals.columns["embedding"][line.rows]
-    return line.rows[facility.cover(points, k, candidates=line.unlabeled, chosen=line.labeled, weights=_entropy(view)[line.rows]).picks]
+    found = facility.cover(points, k, candidates=line.unlabeled, chosen=line.labeled, weights=_entropy(view)[line.rows])
+    reached(view, found.objective, found.bound)
+    return line.rows[found.picks]
 
 
 def _entropy(view: View) -> Floats:

@@ -35,6 +35,12 @@ class Line:
     labeled: Indices
 
 
+def reached(view: View, objective: float, bound: float) -> None:
+    """Note how good a choice is: what it reached, and what no choice of as many exceeds (or, of a distance, undercuts). It is kept
+    beside the choice and decides nothing."""
+    view.memory["reached"] = (float(objective), float(bound))
+
+
 def line_up(view: View) -> Line:
     """The pool in the order of the lottery."""
     rows = np.argsort(view.lottery, kind="stable")
