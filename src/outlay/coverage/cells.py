@@ -12,7 +12,7 @@ from .similarity import SLAB, unit
 
 TURNS = 3  # of Lloyd's algorithm: cells need not be optimal
 TAUGHT = 24  # rows a cell in the sample that k-means sees
-NEIGHBOURS = 9  # cells that a cell looks at, itself included
+NEIGHBOURS = 12  # cells that a cell looks at, itself included
 LARGEST = 4  # times the mean size; larger cells are cut up, so that a heap of near-duplicates does not visit all of itself
 
 
