@@ -48,10 +48,13 @@ def unpaired_difference(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95)
     mean, n = float(a.mean() - b.mean()), min(len(a), len(b))
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1)
-    if a.std() == 0 and b.std() == 0:
+    parts = [(float(v.var(ddof=1)) / len(v), len(v) - 1) for v in (a, b)]
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
         return Interval(mean, mean, mean, n)
-    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
-    return Interval(mean, float(low), float(high), n)
+    freedom = variance**2 / sum(part**2 / left for part, left in parts)
+    half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(variance)
+    return Interval(mean, mean - half, mean + half, n)
 
 
 def accuracy_interval(correct: npt.ArrayLike, level: float = 0.95) -> Interval:
