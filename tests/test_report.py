@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -15,8 +16,7 @@ import pytest
 
 from outlay import config as configs
 from outlay import results as runs
-from outlay.report import summary, tables, words, write_report
-from outlay.report.grids import MOST_ROWS, _purchases
+from outlay.report import figures, pool_map, scatter, summary, tables, words, worth, write_report
 from outlay.store import Store
 from outlay.study import run_study
 from outlay.types import Signals
@@ -58,7 +58,16 @@ def page(run):
     return write_report(run).read_text(encoding="utf-8")
 
 
+def data_of(page):
+    """What the page's script reads."""
+    (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert "<" not in found
+    return json.loads(found)
+
+
 def no_network(page):
+    data_of(page)  # not a script: a browser runs none of it
+    page = re.sub(r'<script type="application/json" id="data">.*?</script>', "", page, flags=re.S)
     assert not re.findall(r"""(?:src|href|action|data|poster|srcset)\s*=\s*["'](?!data:|#)[^"']*""", page)
     assert not re.search(r"@import|url\((?!#)|<script[^>]|<iframe|<object|<base", page) and page.count("<script>") == 1
 
@@ -135,13 +144,13 @@ def test_one_seed_has_intervals_over_items_and_claims_no_difference(plain):
     found = pd.read_csv(plain / "report/summary.csv")
     assert (found["interval"] == "Wilson over items").all() and found["difference"].isna().all() and found["budget"].tolist() == [4, 4, 6, 6]
     names = {path.name for path in (plain / "report").glob("*.png")}
-    assert {"budgets-one.png", "learning_curve-two.png"} <= names and page.count("<img ") == len(names)
+    assert {"budgets-one.png", "learning_curve-two.png"} <= names and page.count("<img ") + page.count('class="stage front"') == len(names)
 
 
 def test_markup_in_a_prompt_is_text(plain):
     page = (plain / "report/index.html").read_text(encoding="utf-8")
     no_network(page)
-    assert "&lt;script&gt;alert(" in page and "a &lt;i&gt;note&lt;/i&gt;" in page
+    assert "<script>alert(0)" in "".join(data_of(page)["texts"]) and "a &lt;i&gt;note&lt;/i&gt;" in page
 
 
 def test_pool_without_groups(plain, capsys):
@@ -256,10 +265,111 @@ def test_every_purchase_of_the_first_seed_is_in_the_csv_and_names_what_was_bough
     assert page.count('<table id="browse">') == 1
 
 
-def test_the_table_to_browse_stays_small_and_takes_the_head_of_every_batch():
-    rows = [(f"c{c}", r, k) for c in range(3) for r in (1, 2) for k in range(1, 401)]
-    table = pd.DataFrame(rows, columns=["campaign", "round", "rank"])
-    table = table.assign(seed=0, group="g", text="x" * 900, score=1.0, nearest_text="y" * 900, similarity=0.5, represents=1)
-    grid = _purchases(table)
-    assert len(grid.rows) == MOST_ROWS == 1500 and max(int(row[2]) for row in grid.rows) == 250
-    assert sum(len("".join(row)) for row in grid.rows) < 1e6 and "the first 250 of every batch" in grid.caption
+# -- the map of the pool, and the table to browse ----------------------------------------------------------------------------
+
+
+def test_the_map_shows_what_each_round_bought_and_the_table_lists_it(run, page):
+    data, bought, table = data_of(page), runs.bought(run), pd.read_csv(run / "report/pool_map.csv")
+    assert len(table) == len(data["texts"]) == 90 and [c["name"] for c in data["campaigns"]].count("mean_entropy m=2 warm_all") == 1
+    first = bought[bought["campaign"].str.startswith("mean_entropy-m2") & bought["campaign"].str.contains("warm_all") & bought["campaign"].str.endswith("-s0")]
+    mine = next(c for c in data["campaigns"] if c["name"] == "mean_entropy m=2 warm_all")
+    assert [[table["id"][row] for row in rows] for rows in mine["rounds"]] == [list(first.loc[first["round"] == n, "id"]) for n in (1, 2)]
+    listed = [[data["campaigns"][c]["name"], r, k, table["id"][row]] for c, r, k, row, *_ in data["browse"]]
+    assert listed == pd.read_csv(run / "report/purchases.csv")[["campaign", "round", "rank", "id"]].to_numpy().tolist()
+    for space in data["spaces"]:
+        assert min(space["x"]) == min(space["y"]) == 0 and max(*space["x"], *space["y"]) == pool_map.GRID and len(space["x"]) == 90
+
+
+def test_a_pool_beyond_the_maps_limit_keeps_what_was_bought(run, page, monkeypatch):
+    monkeypatch.setattr(pool_map, "MOST_POINTS", 30)
+    study = Store(run).read("study.json", dict)
+    asked, table = configs.StudyConfig.model_validate(study["config"]), pd.read_csv(run / "report/pool_map.csv")
+    must = list(table["id"][::9])
+    found = pool_map.read(run, study, asked, must, 0)
+    assert len(found.table) == 30 and set(must) <= set(found.table["id"]) <= set(table["id"]) and found.size == 90
+
+
+def test_a_projection_keeps_distances_that_two_directions_can_hold_and_survives_points_that_are_all_alike():
+    rng = np.random.default_rng(0)
+    plane, axes = rng.normal(size=(40, 2)), np.linalg.qr(rng.normal(size=(8, 2)))[0]
+    found, explained = pool_map.project(plane @ axes.T)
+    near, far = (np.linalg.norm(p[:, None] - p[None], axis=-1)[np.triu_indices(40, 1)] for p in (found, plane))
+    assert np.corrcoef(near, far)[0, 1] > 0.9999 and explained == pytest.approx(1)
+    same, none = pool_map.project(np.ones((5, 3)))
+    assert (same == 0).all() and none == 0
+    assert pool_map.project(np.arange(4.0)[:, None])[0].tolist() == [[0, 0], [333, 0], [666, 0], [999, 0]]
+
+
+def test_the_pages_data_stays_small_and_takes_the_head_of_every_batch(monkeypatch):
+    monkeypatch.setattr(pool_map, "MOST_ROWS", 1500)
+    ids = [f"p{i}" for i in range(4000)]
+    table = pd.DataFrame({"id": ids, "group": "g", "text": "x" * 900, "x_tfidf": 0, "y_tfidf": 0})
+    rows = [(f"c{c}", r, k, ids[(800 * c + 400 * r + k) % 4000]) for c in range(3) for r in (1, 2) for k in range(1, 401)]
+    bought = pd.DataFrame(rows, columns=["campaign", "round", "rank", "id"]).assign(score=1.0, nearest="", similarity=0.5, represents=1)
+    campaigns = pd.DataFrame({"campaign": ["c0", "c1", "c2"], "name": ["c0", "c1", "c2"], "rounds": 2})
+    data = pool_map.payload(pool_map.PoolMap(table, {"tfidf": 0.1}, 0, 4000), campaigns, bought, bought, first="c1", colours={2: ["#000", "#111"]})
+    assert len(data["browse"]) == 1500 and data["head"] == 250 == max(row[2] for row in data["browse"]) and data["first"] == 1
+    assert sum(map(len, data["texts"])) <= pool_map.LETTERS and len(data["texts"]) == 4000
+
+
+# -- figures and tables ------------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_is_there_as_svg_and_png_and_every_table_as_csv(run, page):
+    names = {kind: {path.stem for path in (run / "report").glob(f"*.{kind}")} for kind in ("svg", "png", "csv")}
+    shown = set(re.findall(r'<figure id="([^"]+)"', page))
+    assert names["svg"] == names["png"] == shown and len(shown) > 8
+    assert set(re.findall(r"\(numbers: (\w+)\.csv\)", page)) <= names["csv"] and page.count("<table") == page.count(".csv)</caption>")
+
+
+def test_a_slim_figure_keeps_its_texts_and_the_names_of_its_points():
+    figure = figures._axes("0.123456", "n = 1")[0]
+    (point,) = figure.axes[0].plot([1 / 3], [2 / 3], marker="o")
+    point.set_gid("spot-0")
+    svg = figures.render(figure)[0]
+    assert ">0.123456</text>" in svg and svg.count('id="spot-0"') == 1 and "\n" not in svg.strip()
+    assert not re.search(r'\b[dxy]="[^"]*\.\d{3}', svg) and 'id="axes_1"' not in svg
+    assert 'aria-label="a &lt;b&gt;"' in scatter.inline(svg, "spot", ["a <b>"])
+    with pytest.raises(ValueError, match="spot-1"):
+        scatter.inline(svg, "spot", ["a", "b"])
+
+
+def test_every_campaign_of_the_front_is_a_point_that_says_its_numbers(run, page):
+    front = pd.read_csv(run / "report/front.csv")
+    labels = re.findall(r'<g class="point" role="img" tabindex="(-1|0)" aria-label="([^"]*)">', page)
+    assert len(labels) == len(front) and [tab for tab, _ in labels].count("0") == 1
+    row = front.sort_values("flops").iloc[0]
+    assert labels[0][1].startswith(f"{row['strategy']} m={row['rounds']}: accuracy {100 * row['accuracy']:.1f} [{100 * row['accuracy_low']:.1f}, ")
+
+
+# -- rounds against labels, and power ----------------------------------------------------------------------------------------
+
+
+def test_at_the_break_even_price_labels_and_rounds_bring_the_same(run, page):
+    study = Store(run).read("study.json", dict)
+    asked, results, correct = configs.StudyConfig.model_validate(study["config"]), pd.read_parquet(run / "results.parquet"), runs.correct(run)
+    # A curve that rises by a hundredth an annotation, and rounds that cost a dollar more each.
+    cold = tables.cold_random(results).index
+    results.loc[cold, "accuracy"] = 0.01 * results.loc[cold, "labels_spent"]
+    results.loc[results["round"] == 0, "accuracy"] = 0.0
+    results["usd"] = results["labels_spent"] + results["rounds_run"].astype(float)
+    name = results.loc[(results["strategy"] == "mean_entropy") & (results["rounds_run"] == 2) & (results["start"] == "cold") & (results["seed"] == 0), "campaign"].iloc[0]
+    once = results.loc[(results["strategy"] == "mean_entropy") & (results["rounds_run"] == 1) & (results["seed"] == 0), "campaign"].iloc[0]
+    for seed in (0, 1):  # twenty points more, in every seed
+        mine, other = (key.replace("-s0", f"-s{seed}") for key in (name, once))
+        correct[mine, "held_out"] = (np.arange(200) < 120).astype(float)
+        correct[other, "held_out"] = (np.arange(200) < 80).astype(float)
+    table = worth.margins(results, correct, asked)
+    row = table[table["strategy"] == "mean_entropy"].iloc[0]
+    assert (row["gain"], row["extra_usd"], row["labels"]) == pytest.approx((0.2, 1.0, 1.0)) and row["per_dollar"] == pytest.approx(0.2)
+    assert row["per_label"] == pytest.approx(0.01) and row["ahead"] == pytest.approx(0.19) and row["break_even"] == pytest.approx(0.05)
+    prices = asked.prices.model_copy(update={"per_annotation": 0.05})
+    again = worth.margins(results, correct, asked.model_copy(update={"prices": prices}))
+    assert again[again["strategy"] == "mean_entropy"].iloc[0]["ahead"] == pytest.approx(0, abs=1e-12)
+
+
+def test_one_seed_cannot_tell_rounds_from_labels_nor_its_power(plain, run, page):
+    assert (pd.read_csv(plain / "report/margins.csv")["better"] == "cannot tell").all()
+    power = pd.read_csv(run / "report/power.csv").query("sd > 0")
+    assert len(power) and (power["with_four_times"] < power["with_twice"]).all() and (power["with_twice"] < power["detectable"]).all()
+    assert worth.power(pd.read_csv(run / "report/contrasts.csv").assign(seeds=1, sd=np.nan))["source"].str.startswith("unknown").all()

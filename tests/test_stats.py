@@ -8,7 +8,7 @@ from scipy import stats as reference
 from statsmodels.stats.proportion import proportion_confint
 
 from outlay.errors import DataError
-from outlay.measure.stats import accuracy_interval, paired_difference, t_interval
+from outlay.measure.stats import accuracy_interval, paired_difference, t_interval, unpaired_difference
 
 
 def share_within(nominal, hits):
@@ -59,6 +59,13 @@ def test_paired_difference_is_that_of_scipy_and_matches_seeds_not_places():
     found = paired_difference(a, b)
     low, high = reference.ttest_rel([0.5, 0.65, 0.7], [0.45, 0.66, 0.61]).confidence_interval(0.95)
     assert (found.low, found.high, found.n) == (pytest.approx(low), pytest.approx(high), 3)
+
+
+def test_unpaired_difference_is_welchs_and_survives_values_that_do_not_vary():
+    a, b = [0.5, 0.62, 0.58, 0.41], [0.2, 0.33, 0.25]
+    found, known = unpaired_difference(a, b), reference.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert (found.low, found.high, found.n) == (pytest.approx(known.low), pytest.approx(known.high), 3)
+    assert unpaired_difference([0.5, 0.5], [0.25, 0.25]).low == 0.25 and math.isnan(unpaired_difference([0.5], b).low)
 
 
 @pytest.mark.parametrize("right", [0, 1, 37, 99, 100])

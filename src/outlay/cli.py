@@ -35,6 +35,8 @@ Examples:
 
     outlay report runs/quickstart                            make the tables and the report again
 
+    outlay report runs/quickstart runs/other                 compare two runs
+
     outlay eval --config config_smollm2.json --mode bbh      a model on BIG-Bench Hard
 
     outlay select prompts.jsonl --embeddings prompts.npy --k 500 --out chosen.jsonl      choose once, without a campaign
@@ -76,18 +78,33 @@ def study(
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="Run directory.", show_default=False)]) -> None:
-    """Make the tables and the report of a run again, from its stage files.
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN [OTHER]", help="Run directory; two of them are compared.", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="Of a comparison: the folder to write it into (default: compare-RUN-OTHER beside RUN).", show_default=False)] = None,
+) -> None:
+    """Make the tables and the report of a run again, from its stage files. Of two runs: compare them, side by side.
 
     Example: outlay report runs/quickstart
+
+    Example: outlay report runs/quickstart runs/other --out runs/compared
     """
     from . import results
 
-    if not (run / "study.json").exists():
-        raise ConfigError(f"{run} is not a run directory (no study.json in it); run `outlay study CONFIG --out {run}` first")
-    _complete(run)
-    results.write(run)
-    _show(run)
+    for run in runs:
+        if not (run / "study.json").exists():
+            raise ConfigError(f"{run} is not a run directory (no study.json in it); run `outlay study CONFIG --out {run}` first")
+        _complete(run)
+    if len(runs) > 2:
+        raise ConfigError(f"a report is of one run or compares two, got {len(runs)}: {', '.join(map(str, runs))}")
+    if len(runs) == 2:
+        from .report.compare import compare
+
+        typer.echo(f"comparison: {compare(*runs, out or runs[0].parent / f'compare-{runs[0].name}-{runs[1].name}')}")
+        return
+    if out:
+        raise ConfigError("--out is for comparing two runs; the report of one is written into the run directory")
+    results.write(runs[0])
+    _show(runs[0])
 
 
 @app.command()

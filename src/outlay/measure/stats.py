@@ -41,6 +41,22 @@ def paired_difference(a_by_seed: Mapping[int, float], b_by_seed: Mapping[int, fl
     return t_interval([a_by_seed[seed] - b_by_seed[seed] for seed in seeds], level)
 
 
+def unpaired_difference(a: npt.ArrayLike, b: npt.ArrayLike, level: float = 0.95) -> Interval:
+    """Welch's t interval of mean(a) - mean(b), (n,) and (m,) independent values; n of the result: the smaller number. NaN limits where one
+    of them has a single value."""
+    a, b = _finite(a, level), _finite(b, level)
+    mean, n = float(a.mean() - b.mean()), min(len(a), len(b))
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    parts = [(float(v.var(ddof=1)) / len(v), len(v) - 1) for v in (a, b)]
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return Interval(mean, mean, mean, n)
+    freedom = variance**2 / sum(part**2 / left for part, left in parts)
+    half = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(variance)
+    return Interval(mean, mean - half, mean + half, n)
+
+
 def accuracy_interval(correct: npt.ArrayLike, level: float = 0.95) -> Interval:
     """Wilson 1927 interval of one accuracy over its items (0 or 1 each). (n_items,). It covers the draw of test items, not of seeds."""
     from statsmodels.stats.proportion import proportion_confint

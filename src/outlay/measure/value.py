@@ -92,10 +92,16 @@ def recommend(accuracy: npt.ArrayLike, costs: npt.ArrayLike, worth: float) -> Ch
     return Choice(best, second, float(share[best]), float(expected[best] - expected[second]), expected, share)
 
 
+def end_slopes(labels: Sequence[float], curve: npt.ArrayLike, *, points: int = 4) -> Floats:
+    """Accuracy that one more annotation brings at the end of random's curve, by seed: least squares over its last `points`. labels (k,);
+    curve (s, k) -> (s,). Zeros where there is one point."""
+    curve = np.asarray(curve, dtype=np.float64)
+    x = np.asarray(labels, dtype=np.float64)[-points:]
+    return np.polyfit(x, curve[:, -points:].T, 1)[0] if len(x) > 1 else np.zeros(len(curve))
+
+
 def exchange_rate(labels: Sequence[float], curve: npt.ArrayLike, per_annotation: float, *, points: int = 4) -> float:
-    """Dollars that random pays for accuracy at its end: price of an annotation over the slope of accuracy by annotations, by least
-    squares over the last `points` of its mean curve (s, k). inf where that does not rise: no money buys more there."""
-    mean = np.asarray(curve, dtype=np.float64).mean(axis=0)
-    x, y = np.asarray(labels, dtype=np.float64)[-points:], mean[-points:]
-    slope = float(np.polyfit(x, y, 1)[0]) if len(x) > 1 else 0.0
+    """Dollars that random pays for accuracy at its end: price of an annotation over the slope of its mean curve (`end_slopes`). inf where
+    that does not rise: no money buys more there."""
+    slope = float(end_slopes(labels, curve, points=points).mean())
     return per_annotation / slope if slope > 0 else math.inf

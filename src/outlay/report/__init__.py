@@ -1,9 +1,7 @@
-"""Run directory -> one offline HTML page, with every figure as PNG and every table as CSV beside it. Read-only but for report/."""
+"""Run directory -> one offline HTML page, with every figure as SVG and PNG and every table as CSV beside it. Read-only but for report/."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,19 +11,10 @@ from .. import grid, pools, registry
 from .. import results as runs
 from ..config import StudyConfig
 from ..store import Store, write_atomic
-from . import answer, choices, grids, likelihood, tables, words
+from . import answer, choices, grids, likelihood, page, pool_map, tables, words, worth
 
 __all__ = ["write_report"]
 MOST_LINES = 6  # in a figure of learning curves; with more, each strategy has a figure of its own
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A figure on the page. `image` is a data URI."""
-
-    name: str
-    caption: str
-    image: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +31,17 @@ class Run:
     groups: pd.Series  # of the whole pool
     correct: answer.Correct
     nll: answer.Correct
+    shown: pool_map.PoolMap
 
 
 def read(root: Path) -> Run:
     study = Store(root).read("study.json", dict)
+    config = StudyConfig.model_validate(study["config"])
     results, ledger = (pd.read_parquet(root / f"{name}.parquet") for name in ("results", "ledger"))
     groups = pools.read(root / "shared/pool.parquet").column("group").to_pandas()
-    return Run(study, StudyConfig.model_validate(study["config"]), results, ledger, runs.bought(root), runs.scores(root), runs.agreements(root), groups, runs.per_item(root), runs.per_item(root, "nll"))
+    bought, first = runs.bought(root), choices.first_seed(results, max(config.budgets))
+    shown = pool_map.read(root, study, config, bought.loc[bought["campaign"].isin(first["campaign"]), "id"], int(first["seed"].iloc[0]))
+    return Run(study, config, results, ledger, bought, runs.scores(root), runs.agreements(root), groups, runs.per_item(root), runs.per_item(root, "nll"), shown)
 
 
 def write_report(root: Path) -> Path:
@@ -60,14 +53,16 @@ def write_report(root: Path) -> Path:
     run = read(root)
     out = root / "report"
     out.mkdir(exist_ok=True)
-    for old in [*out.glob("*.png"), *out.glob("*.csv")]:  # a grown run may have other figures
+    for old in (path for kind in ("png", "svg", "csv") for path in out.glob(f"*.{kind}")):  # a grown run may have other figures
         old.unlink()
     numbers = _numbers(run)
-    for name, table in numbers.items():
-        write_atomic(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n").encode())
+    page.write_tables(out, numbers)
+    data = _payload(run, numbers)
     config = yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=120)
     write_atomic(out / "study.yaml", config.encode())
-    page = _environment().get_template("page.html.jinja").render(
+    made = page.render(
+        "page.html.jinja",
+        script=page.script(),
         run=run,
         config=run.config,
         config_text=config,
@@ -75,8 +70,9 @@ def write_report(root: Path) -> Path:
         figures=_figures(run, numbers, out),
         headline=answer_page.headline(numbers, run.config),
         grids=grids.grids(run.results, numbers) | answer_page.grids(numbers, tables.varying(run.results)),
+        data=page.embedded(data),
+        head=data["head"],
         collapsed=_collapsed(run, numbers["summary"]),
-        strategies=_strategies(run),
         seeds=int(numbers["summary"]["seeds"].max()),
         more_seeds=_more_seeds(run.config.seeds),
         share=run.config.pool_per_seed or run.study["pool"]["prompts"],
@@ -87,23 +83,14 @@ def write_report(root: Path) -> Path:
         measured=numbers["paid"].set_index("phase"),
         words=words,
     )
-    write_atomic(out / "index.html", page.encode())
+    write_atomic(out / "index.html", made.encode())
     return out / "index.html"
-
-
-def _environment():
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    made = Environment(loader=PackageLoader("outlay", "report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    # The page allows this one script by its hash: whatever a prompt or a response holds, nothing else runs.
-    made.filters["digest"] = lambda script: "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return made
 
 
 def _numbers(run: Run) -> dict[str, pd.DataFrame]:
     """File name -> table with all its digits."""
-    budget = max(run.config.budgets)
-    return answer.answer(run.results, run.correct, run.config) | {
+    budget, found = max(run.config.budgets), answer.answer(run.results, run.correct, run.config)
+    return found | {
         "likelihood": likelihood.likelihood(answer.arms(run.results, run.config), run.nll, run.config),
         "summary": tables.summary(run.results),
         "differences": tables.differences(run.results),
@@ -121,23 +108,41 @@ def _numbers(run: Run) -> dict[str, pd.DataFrame]:
         "agreement": choices.agreement(run.results, run.agreements, budget),
         "bought": choices.shares(run.results, run.bought, budget, run.groups),
         "purchases": choices.purchases(run.results, run.bought, budget),
+        "pool_map": run.shown.table.drop(columns="text"),
+        "margins": worth.margins(run.results, run.correct, run.config),
+        "power": worth.power(found["contrasts"]),
+        "strategies": _strategies(run),
     }
 
 
-def _figures(run: Run, numbers: dict[str, pd.DataFrame], out: Path) -> dict[str, list[Shown]]:
-    """Section of the page -> its figures, which are also written as PNG."""
-    from . import answer_page, figures
+def _payload(run: Run, numbers: dict[str, pd.DataFrame]) -> dict:
+    """What the page's script reads."""
+    from . import scatter
+
+    first = choices.first_seed(run.results, max(run.config.budgets))
+    colours = {m: scatter.round_colours(m) for m in sorted(first["rounds"].unique().tolist())}
+    return pool_map.payload(run.shown, first, run.bought, numbers["purchases"], first=_on_the_map(run, first)["campaign"], colours=colours)
+
+
+def _on_the_map(run: Run, first: pd.DataFrame) -> pd.Series:
+    """The campaign that the map shows at first: the one with the most rounds of the first strategy that looks at the trained model, of
+    the first other strategy where there is none."""
+    longest = choices.most_rounds(first, max(run.config.budgets))
+    live = longest[[answer.live(name, run.config) for name in longest["strategy"]]]
+    others = longest[longest["strategy"] != "random"]
+    return next(part for part in (live, others, longest) if len(part)).iloc[0]
+
+
+def _figures(run: Run, numbers: dict[str, pd.DataFrame], out: Path) -> page.Gallery:
+    """The figures of the page, which are also written as SVG and PNG."""
+    from . import answer_page, figures, scatter
 
     style, budget = figures.styles(run.config.strategies), max(run.config.budgets)
     pairs, budgets = tables.settings(run.results), run.config.budgets
-    shown: dict[str, list[Shown]] = {"answer": [], "mediation": [], "curves": [], "rounds": [], "diversity": [], "cost": [], "bought": [], "overlap": []}
+    gallery = page.Gallery(out)
+    add = gallery.add
     seeds = int(numbers["summary"]["seeds"].max())
     over_seeds = f"{words.count(seeds, 'seed')}; 95 % t interval over seeds" if seeds > 1 else "1 seed"
-
-    def add(section: str, name: str, caption: str, figure: object) -> None:
-        svg, png = figures.render(figure)
-        write_atomic(out / f"{name}.png", png)
-        shown[section].append(Shown(name, caption, "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()))
 
     if len(numbers["slopes"]):
         both = f"{words.count(seeds, 'seed')}; 95 % intervals over seeds and items" if seeds > 1 else "1 seed"
@@ -158,7 +163,7 @@ def _figures(run: Run, numbers: dict[str, pd.DataFrame], out: Path) -> dict[str,
             for strategy, lines in at_budget.groupby("strategy" if crowded else lambda _: "", sort=False):
                 whose = f" of {strategy}" if crowded else ""
                 caption = f"Accuracy on {bench} against annotations bought{whose}, up to {budget}{where}. Grey: random, trained from the base on everything bought. At 0: the base model, with an interval over items."
-                name = f"learning_curve-{bench}{tail}" + (f"-{_file(strategy)}" if crowded else "")
+                name = f"learning_curve-{bench}{tail}" + (f"-{page.file_name(strategy)}" if crowded else "")
                 title = f"{bench}: {strategy or 'learning curves'}{where}"
                 add("curves", name, caption, figures.learning_curves(lines, random, start, style, title, n))
             if len(budgets) > 1:
@@ -191,7 +196,7 @@ def _figures(run: Run, numbers: dict[str, pd.DataFrame], out: Path) -> dict[str,
             m, of_pool = int(part["rounds"].iloc[0]), numbers["bought"][numbers["bought"]["strategy"] == "pool"]
             caption = f"Groups that {strategy} bought in each round (m = {m}), beside the pool; intervals over seeds are in bought.csv."
             n = f"mean over {seeds} seeds; intervals in bought.csv" if seeds > 1 else "n = 1 seed"
-            add("bought", f"bought-{_file(strategy)}", caption, figures.bought_by_round(pd.concat([of_pool, part]), f"{strategy}: groups bought, m={m}", n))
+            add("bought", f"bought-{page.file_name(strategy)}", caption, figures.bought_by_round(pd.concat([of_pool, part]), f"{strategy}: groups bought, m={m}", n))
     n = f"n = {over_seeds} (±)" if seeds > 1 else "n = 1 seed"
     add("overlap", "overlap", "Jaccard overlap of the prompts that two campaigns bought with the same seed: 1 is the same set, 0 nothing in common.", figures.agreement(numbers["overlap"], "jaccard", "Overlap of what was bought", n))
     scored = numbers["overlap"].loc[(numbers["overlap"]["a"] == numbers["overlap"]["b"]) & numbers["overlap"]["correlation"].notna(), "a"]
@@ -199,7 +204,18 @@ def _figures(run: Run, numbers: dict[str, pd.DataFrame], out: Path) -> dict[str,
         ranks = numbers["overlap"][numbers["overlap"]["a"].isin(scored) & numbers["overlap"]["b"].isin(scored)]
         caption = "Rank correlation of the scores by which two campaigns chose their last batch, over the prompts that both could still buy, same seed; of strategies that score every prompt."
         add("overlap", "rank_correlation", caption, figures.agreement(ranks, "correlation", "Agreement of scores", n))
-    return shown
+    for i, (bench, part) in enumerate(numbers["front"].groupby("benchmark", sort=False)):
+        part = part.sort_values("flops", kind="stable")
+        names = tables.arm_names(part)
+        caption = f"Accuracy on {bench} against FLOPs, a campaign a point, larger with more rounds; whiskers over seeds and items. Point at one, or go through them with Tab and the arrow keys."
+        figure = scatter.front(part, style, f"front{i}", f"{bench}: accuracy and cost", f"n = {words.count(int(part['seeds'].iloc[0]), 'seed')}; 95 % intervals over seeds and items")
+        add("front", f"front-{page.file_name(bench)}", caption, figure, (f"front{i}", [answer_page.point(row, name) for (_, row), name in zip(part.iterrows(), names, strict=True)]))
+    campaign, table = _on_the_map(run, choices.first_seed(run.results, budget)), run.shown.table
+    at = dict(zip(table["id"], table.index, strict=True))
+    mine = [[at[i] for i in ids] for _, ids in run.bought[run.bought["campaign"] == campaign["campaign"]].groupby("round")["id"]]
+    figure = scatter.pool_map(table["x_tfidf"], table["y_tfidf"], mine, f"{campaign['name']}: where it bought", f"seed {run.shown.seed}, TF-IDF embedding; n = {len(table):,} prompts")
+    add("map", "pool_map", f"The prompts that {campaign['name']} bought in each round, on a map of the pool.", figure)
+    return gallery
 
 
 def _collapsed(run: Run, summary: pd.DataFrame) -> list[str]:
@@ -208,23 +224,16 @@ def _collapsed(run: Run, summary: pd.DataFrame) -> list[str]:
     return [f"{row['strategy']}: m = {words.listed(row['same_as'].split(','))}" for _, row in same.iterrows()]
 
 
-def _strategies(run: Run) -> list[dict[str, str]]:
+def _strategies(run: Run) -> pd.DataFrame:
     """What the registry knows of the strategies compared."""
     found = []
     for spec in run.config.strategies:
         card = registry.card("strategy", registry.parse(spec)[0])
         marks = [mark for mark, on in (("nested", card.nested), ("reads groups", card.reads_groups)) if on]
-        found.append({"spec": spec, "summary": card.summary, "needs": ", ".join(sorted(card.needs)) or "nothing", "marks": ", ".join(marks), "source": card.source})
-    return found
+        found.append({"strategy": spec, "what it does": card.summary, "signals": ", ".join(sorted(card.needs)) or "nothing", "marks": ", ".join(marks), "source": card.source})
+    return pd.DataFrame(found)
 
 
 def _more_seeds(seeds: list[int]) -> str:
     """An override that doubles the seeds and keeps those that ran."""
     return f"seeds={2 * len(seeds)}" if seeds == list(range(len(seeds))) else f"seeds=[{','.join(map(str, [*seeds, max(seeds) + 1]))}]"
-
-
-def _file(name: str) -> str:
-    """A file name from a strategy's spec."""
-    import re
-
-    return re.sub(r"[^A-Za-z0-9_.]+", "-", name).strip("-")

@@ -30,7 +30,7 @@ CONTRASTS = ["kind", "contrast", "benchmark", *EFFECT, "p_holm"]
 MEDIATION = ["benchmark", "scope", "measure", "path", "value", "value_low", "value_high", "seeds"]
 APART = ["kind", "benchmark", *tables.ARM, "effect", "effect_low", "effect_high", "vendi_tfidf", "vendi_tfidf_low", "vendi_tfidf_high", "seeds"]
 EFFICIENCY = ["benchmark", *tables.ARM, "labels", "needed", "needed_low", "needed_high", "censored", "saved", "saved_usd", "seeds"]
-FRONT = ["benchmark", *tables.ARM, "accuracy", "flops", "usd", "days", "on_front", "net", "best", "seeds"]
+FRONT = ["benchmark", *tables.ARM, "accuracy", "accuracy_low", "accuracy_high", "flops", "usd", "days", "on_front", "net", "best", "seeds"]
 ADVICE = ["benchmark", "advice", *tables.ARM, "probability", "margin", "more_seeds", "worth_of_a_point", "priced_by"]
 
 
@@ -177,7 +177,7 @@ def _apart(here: Arms, correct: Correct, results: pd.DataFrame, config: StudyCon
     return pd.DataFrame(rows, columns=APART)
 
 
-def _curve(results: pd.DataFrame, bench: str) -> tuple[Floats, list[int], Floats] | None:
+def curve(results: pd.DataFrame, bench: str) -> tuple[Floats, list[int], Floats] | None:
     """Random's nested curve with the base model at 0: (labels (k,), seeds, accuracy (s, k)); None with fewer than two points."""
     cold = tables.cold_random(results)
     wide = cold[cold["benchmark"] == bench].pivot_table(index="seed", columns="labels_spent", values="accuracy").dropna()
@@ -190,19 +190,19 @@ def _curve(results: pd.DataFrame, bench: str) -> tuple[Floats, list[int], Floats
 def _efficiency(here: Arms, results: pd.DataFrame, config: StudyConfig) -> pd.DataFrame:
     rows = []
     for bench in config.evaluators:
-        curve = _curve(results, bench)
-        if curve is None:
+        found = curve(results, bench)
+        if found is None:
             continue
-        labels, who, accuracy = curve
+        labels, who, accuracy = found
         for keys, part in tables.arms(here.rows[here.rows["benchmark"] == bench]):
             by_seed = dict(zip(part["seed"], part["accuracy"], strict=True))
             common = [i for i, seed in enumerate(who) if seed in by_seed]
             if keys["strategy"] == "random" or not common:
                 continue
             spent = float(part["labels_spent"].mean())
-            found = value.labels_needed(labels, accuracy[common], [by_seed[who[i]] for i in common], rng=seeds.generator(0, "efficiency"))
-            saved = found.labels - spent
-            numbers = {"labels": spent, "needed": found.labels, "needed_low": found.low, "needed_high": found.high, "censored": found.censored, "saved": saved, "saved_usd": saved * config.prices.per_annotation}
+            need = value.labels_needed(labels, accuracy[common], [by_seed[who[i]] for i in common], rng=seeds.generator(0, "efficiency"))
+            saved = need.labels - spent
+            numbers = {"labels": spent, "needed": need.labels, "needed_low": need.low, "needed_high": need.high, "censored": need.censored, "saved": saved, "saved_usd": saved * config.prices.per_annotation}
             rows.append({"benchmark": bench} | keys | numbers | {"seeds": len(common)})
     return pd.DataFrame(rows, columns=EFFICIENCY)
 
@@ -219,11 +219,12 @@ def _front(here: Arms, correct: Correct, results: pd.DataFrame, config: StudyCon
         drawn = contrasts.draws(scores, DRAWS, seeds.generator(0, "front", bench))
         flops, usd = (np.array([part[name].mean() for _, part in cells]) for name in ("flops", "usd"))
         days = np.array([keys["rounds"] * (math.nan if prices.days_per_round is None else prices.days_per_round) for keys, _ in cells])
-        worth, by = _worth(prices, _curve(results, bench))
+        worth, by = _worth(prices, curve(results, bench))
         choice = value.recommend(drawn, usd + np.nan_to_num(days) * prices.per_day_of_delay, worth)
         front = value.on_front(drawn, flops).mean(axis=0)
         for i, (keys, _) in enumerate(cells):
-            rows.append({"benchmark": bench} | keys | {"accuracy": scores[i].mean(), "flops": flops[i], "usd": usd[i], "days": days[i], "on_front": front[i], "net": choice.expected[i], "best": choice.probabilities[i], "seeds": len(common)})
+            found = contrasts.crossed(scores[i])
+            rows.append({"benchmark": bench} | keys | {"accuracy": found.mean, "accuracy_low": found.low, "accuracy_high": found.high, "flops": flops[i], "usd": usd[i], "days": days[i], "on_front": front[i], "net": choice.expected[i], "best": choice.probabilities[i], "seeds": len(common)})
         advice.append(_advice(choice, cells, scores, bench, len(common), worth, by))
     return pd.DataFrame(rows, columns=FRONT), pd.DataFrame(advice, columns=ADVICE)
 

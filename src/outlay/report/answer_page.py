@@ -103,6 +103,12 @@ def _number(row: pd.Series, scale: float, digits: int) -> str:
     return words.between(row["value"], row["value_low"], row["value_high"], scale=scale, digits=digits, sign=True)
 
 
+def point(row: pd.Series, name: str) -> str:
+    """What a point of the front says."""
+    days = "" if pd.isna(row["days"]) else f", {row['days']:g} days"
+    return f"{name}: accuracy {words.percent(row)} %, {words.si(row['flops'], 'FLOPs')}, {words.usd(row['usd'])}{days}; on the front with probability {row['on_front']:.2f}"
+
+
 def grids(numbers: dict[str, pd.DataFrame], varying: list[str]) -> dict[str, Grid]:
     """The tables of the section, in words."""
 
@@ -130,14 +136,29 @@ def grids(numbers: dict[str, pd.DataFrame], varying: list[str]) -> dict[str, Gri
         for _, row in numbers["efficiency"].iterrows()
     ]
     front = [
-        [row["benchmark"], *key(row), f"{100 * row['accuracy']:.1f}", words.si(row["flops"]), words.usd(row["usd"]), "unknown" if pd.isna(row["days"]) else f"{row['days']:g}", f"{row['on_front']:.2f}", f"{row['best']:.2f}", str(row["seeds"])]
+        [row["benchmark"], *key(row), words.percent(row), words.si(row["flops"]), words.usd(row["usd"]), "unknown" if pd.isna(row["days"]) else f"{row['days']:g}", f"{row['on_front']:.2f}", f"{row['best']:.2f}", str(row["seeds"])]
         for _, row in numbers["front"].iterrows()
     ]
     advice = [
         [row["benchmark"], row["advice"], *key(row), f"{row['probability']:.2f}", words.usd(row["margin"]), words.usd(row["worth_of_a_point"]), row["priced_by"]]
         for _, row in numbers["advice"].iterrows()
     ]
+    margins = [
+        [row["benchmark"], *key(row), words.percent(row, "gain", sign=True), _dollars(row["extra_usd"]), _times(row, "per_dollar", 100), _labels(row["labels"]), _times(row, "per_label", 100), words.percent(row, "ahead", sign=True), _price(row["break_even"]), row["better"], str(row["seeds"])]
+        for _, row in numbers["margins"].iterrows()
+    ]
+    power = [
+        [row["kind"], row["contrast"], row["benchmark"], *(_or_unknown(100 * row[name]) for name in ("sd", "detectable", "with_twice", "with_four_times")), str(row["seeds"]), row["source"]]
+        for _, row in numbers["power"].iterrows()
+    ]
+    likelihood = [
+        [row["benchmark"], row["kind"], row["strategy"], str(row["rounds"] or ""), f"{row['nll']:.3f}", "–" if row["kind"] == "itself" else words.between(row["effect"], row["effect_low"], row["effect_high"], digits=3, sign=True), str(row["seeds"]), str(row["items"])]
+        for _, row in numbers["likelihood"].iterrows()
+    ]
     return {
+        "likelihood": Grid("likelihood", "Negative log-likelihood of the test's own responses, nats a token: lower is better", ["benchmark", "kind", "strategy", "m", "NLL", "change", "seeds", "items"], likelihood),
+        "margins": Grid("margins", "More rounds against more labels: accuracy in percentage points, the money in dollars", ["benchmark", *keys, "gain over one round", "extra cost", "points per extra dollar", "labels for that money", "points per label", "rounds minus labels", "labels better below, per annotation", "better", "seeds"], margins),
+        "power": Grid("power", "The smallest true difference that so many seeds find four times out of five, in percentage points", ["kind", "contrast", "benchmark", "standard deviation over seeds", "detectable now", "with twice the seeds", "four times", "seeds", "source"], power),
         "contrasts": Grid("contrasts", "The declared contrasts, in percentage points of accuracy", ["kind", "contrast", "benchmark", "effect", "p", "p, Holm", "p, sign flips", "their smallest p", "detectable", "seeds", "items"], contrasts),
         "mediation": Grid("mediation", "Rounds, diversity and accuracy, live strategies together: a in units of the measure per doubling, b in points per unit, the others in points per doubling", ["benchmark", "measure", "path", "value", "seeds"], paths),
         "apart": Grid("apart", "Diversity without retraining, and retraining without choosing, minus random from the base", ["kind", "benchmark", *keys, "Vendi, TF-IDF", "accuracy, points", "seeds"], apart),
@@ -157,3 +178,23 @@ def _needed(row: pd.Series) -> str:
 
     return one(row["needed"]) if pd.isna(row["needed_low"]) else f"{one(row['needed'])} [{one(row['needed_low'])}, {one(row['needed_high'])}]"
 
+
+def _times(row: pd.Series, name: str, scale: float) -> str:
+    """With three digits, whatever its size."""
+    numbers = [scale * row[f"{name}{end}"] for end in ("", "_low", "_high")]
+    if pd.isna(numbers[0]):
+        return "–"
+    return f"{numbers[0]:+.3g}" + ("" if pd.isna(numbers[1]) else f" [{numbers[1]:+.3g}, {numbers[2]:+.3g}]")
+
+
+def _dollars(value: float) -> str:
+    """Cents, and below one cent two digits."""
+    return words.usd(value) if abs(value) >= 0.01 or value == 0 else f"${value:.2g}"
+
+
+def _labels(value: float) -> str:
+    return "–" if pd.isna(value) else f"{value:,.1f}" if value >= 0.1 or value == 0 else f"{value:.2g}"
+
+
+def _price(value: float) -> str:
+    return "unknown" if pd.isna(value) else "any price" if math.isinf(value) else "no price" if value == 0 else _dollars(value)

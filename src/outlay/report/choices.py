@@ -109,11 +109,17 @@ def shares(results: pd.DataFrame, bought: pd.DataFrame, budget: int, groups: pd.
     return pd.DataFrame(rows, columns=columns)
 
 
+def first_seed(results: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """The campaigns of this budget with the first seed: campaign, its name, seed and the keys of its arm, in grid order."""
+    ran = runs(results).drop_duplicates("campaign")
+    mine = ran[(ran["budget"] == budget) & (ran["seed"] == ran.loc[ran["budget"] == budget, "seed"].min())]
+    return mine.assign(name=arm_names(mine))[["campaign", "name", "seed", *ARM]]
+
+
 def purchases(results: pd.DataFrame, bought: pd.DataFrame, budget: int) -> pd.DataFrame:
     """Every prompt that each strategy's longest campaign bought, first seed, most wanted first; the nearest one bought before also as text."""
-    longest = most_rounds(runs(results), budget)
-    first = longest[longest["seed"] == longest["seed"].min()]
-    names = dict(zip(first["campaign"], arm_names(first), strict=True))
+    first = most_rounds(first_seed(results, budget), budget)
+    names = dict(zip(first["campaign"], first["name"], strict=True))
     mine = bought[bought["campaign"].isin(list(names))]
     mine = mine.assign(seed=first["seed"].iloc[0], place=mine["campaign"].map({name: i for i, name in enumerate(names)}))
     mine = mine.sort_values(["place", "round", "rank"]).reset_index(drop=True)

@@ -10,17 +10,16 @@ from ..results import LENGTHS
 from ..workbench import EMBEDDINGS
 from . import tables, words
 
-MOST_ROWS = 1500  # of the table to browse; its CSV has all
-
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A table on the page: words in cells; the CSV of the same name has the numbers."""
+    """A table on the page: words in cells; the CSV of the same name has the numbers. Cells under the headers `prose` may break lines."""
 
     name: str
     caption: str
     header: list[str]
     rows: list[list[str]]
+    prose: tuple[str, ...] = ()
 
 
 def grids(results: pd.DataFrame, numbers: dict[str, pd.DataFrame]) -> dict[str, Grid]:
@@ -93,30 +92,9 @@ def grids(results: pd.DataFrame, numbers: dict[str, pd.DataFrame]) -> dict[str, 
         "batches": Grid("batches", "Vendi score of each round’s batch alone, in the campaigns with the most rounds", [*keys, "round", *spaces[:4], "responses", "seeds"], batches),
         "selection": Grid("selection", "How the choice changes from round to round, and how far a score ranks by length, in the campaigns with the most rounds", [*keys, "round", "correlation with the round before", "still its choice, %", "by chance, %", "with prompt length", "with response length", "over", "seeds"], chosen),
         "agreement": Grid("agreement", "Choosing from a scored subset beside choosing from all, by the base model’s signals", [*keys, "round", "scored", "picks in common, %", "picks’ rank, %", "best rank, %", "seeds"], agree),
+        "strategies": Grid("strategies", "Strategies compared", list(numbers["strategies"]), [[cell or "–" for cell in row] for row in numbers["strategies"].itertuples(index=False)], ("what it does", "source")),
         "seeds": Grid("seeds", "How much two seeds of one campaign agree", [*keys, "pairs of seeds", "overlap", "correlation of scores"], apart),
-        "purchases": _purchases(numbers["purchases"]),
     }  # fmt: skip
-
-
-def _purchases(bought: pd.DataFrame) -> Grid:
-    """The table to browse: of every batch the most wanted prompts, as many as leave the page small."""
-    most = int(bought["rank"].max())
-    while (bought["rank"] <= most).sum() > MOST_ROWS:
-        most -= 1
-    shown = bought[bought["rank"] <= most]
-    rows = []
-    for _, row in shown.iterrows():
-        score, similarity = ("–" if pd.isna(value) else f"{value:{form}}" for value, form in ((row["score"], ".4g"), (row["similarity"], ".2f")))
-        rows.append(
-            [row["campaign"], str(row["round"]), str(row["rank"]), row["group"] or "–", _cut(row["text"], 300), score, _cut(row["nearest_text"], 120) or "–", similarity, str(row["represents"])]
-        )
-    part = "" if len(shown) == len(bought) else f"the first {most} of every batch, "
-    caption = f"{words.count(len(shown), 'purchase')} of the campaigns with the most rounds, {part}seed {bought['seed'].iloc[0]}"
-    return Grid("purchases", caption, ["campaign", "round", "rank", "group", "prompt", "score", "nearest bought before", "similarity", "represents"], rows)
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _longest(table: pd.DataFrame) -> pd.DataFrame:

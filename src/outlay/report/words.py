@@ -50,6 +50,11 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def cut(text: str, most: int) -> str:
+    """At most so many letters."""
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def rounds(row: pd.Series) -> str:
     """"1 (=2,4)" where 2 and 4 rounds are the same run."""
     return f"{row['rounds']} (={row['same_as']})" if row["same_as"] else str(row["rounds"])
