@@ -63,7 +63,7 @@ def slopes(numbers: dict[str, pd.DataFrame], note: str) -> Figure:
         axes.errorbar(mean, y, xerr=reach, fmt="os^D"[i % 4], color=TESTS[i % len(TESTS)], markersize=4, capsize=2, elinewidth=1, label=bench)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.axhspan(-0.5, 0.5, color="#efefef", zorder=0)
-    axes.set_yticks(np.arange(len(names)), [textwrap.fill(name.replace('_', ' '), 24) for name in names], fontsize=7.5)
+    axes.set_yticks(np.arange(len(names)), [textwrap.fill(name.replace('_', ' '), 20) for name in names], fontsize=7.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel("percentage points")
     _key(axes)
