@@ -63,7 +63,7 @@ def slopes(numbers: dict[str, pd.DataFrame], note: str) -> Figure:
         axes.errorbar(mean, y, xerr=reach, fmt="os^D"[i % 4], color=TESTS[i % len(TESTS)], markersize=4, capsize=2, elinewidth=1, label=bench)
     axes.axvline(0, color=INK, linewidth=0.8)
     axes.axhspan(-0.5, 0.5, color="#efefef", zorder=0)
-    axes.set_yticks(np.arange(len(names)), [textwrap.fill(name.replace('_', ' '), 24) for name in names], fontsize=7.5)
+    axes.set_yticks(np.arange(len(names)), [textwrap.fill(name.replace('_', ' '), 20) for name in names], fontsize=7.5)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlabel("percentage points")
     _key(axes)
@@ -175,11 +175,12 @@ def _needed(row: pd.Series) -> str:
 
 
 def _times(row: pd.Series, name: str, scale: float) -> str:
-    """With three digits, whatever its size."""
-    numbers = [scale * row[f"{name}{end}"] for end in ("", "_low", "_high")]
-    if pd.isna(numbers[0]):
+    """With three digits or more, whatever its size."""
+    mean, low, high = (scale * row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if pd.isna(mean):
         return "–"
-    return f"{numbers[0]:+.3g}" + ("" if pd.isna(numbers[1]) else f" [{numbers[1]:+.3g}, {numbers[2]:+.3g}]")
+    said = [f"{v:+,.0f}" if abs(v) >= 100 else f"{v:+.3g}" for v in (mean, low, high)]
+    return said[0] if pd.isna(low) else f"{said[0]} [{said[1]}, {said[2]}]"
 
 
 def _dollars(value: float) -> str:
