@@ -213,7 +213,7 @@ def _figures(run: Run, numbers: dict[str, pd.DataFrame], out: Path) -> page.Gall
     campaign, table = _on_the_map(run, choices.first_seed(run.results, budget)), run.shown.table
     at = dict(zip(table["id"], table.index, strict=True))
     mine = [[at[i] for i in ids] for _, ids in run.bought[run.bought["campaign"] == campaign["campaign"]].groupby("round")["id"]]
-    figure = scatter.pool_map(table["x_tfidf"], table["y_tfidf"], mine, f"{campaign['name']}: where it bought", f"seed {run.shown.seed}, TF-IDF embedding; n = {len(table):,} prompts")
+    figure = scatter.pool_map(table["x_model"], table["y_model"], mine, f"{campaign['name']}: where it bought", f"seed {run.shown.seed}, the base model's embedding; n = {len(table):,} prompts")
     add("map", "pool_map", f"The prompts that {campaign['name']} bought in each round, on a map of the pool.", figure)
     return gallery
 

@@ -180,11 +180,12 @@ def _needed(row: pd.Series) -> str:
 
 
 def _times(row: pd.Series, name: str, scale: float) -> str:
-    """With three digits, whatever its size."""
-    numbers = [scale * row[f"{name}{end}"] for end in ("", "_low", "_high")]
-    if pd.isna(numbers[0]):
+    """With three digits or more, whatever its size."""
+    mean, low, high = (scale * row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if pd.isna(mean):
         return "–"
-    return f"{numbers[0]:+.3g}" + ("" if pd.isna(numbers[1]) else f" [{numbers[1]:+.3g}, {numbers[2]:+.3g}]")
+    said = [f"{v:+,.0f}" if abs(v) >= 100 else f"{v:+.3g}" for v in (mean, low, high)]
+    return said[0] if pd.isna(low) else f"{said[0]} [{said[1]}, {said[2]}]"
 
 
 def _dollars(value: float) -> str:

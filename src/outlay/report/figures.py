@@ -98,8 +98,8 @@ def _key(axes: Axes) -> None:
     """A legend below the figure, in as many columns as its labels leave room for."""
     handles, labels = axes.get_legend_handles_labels()
     if handles:
-        columns = min(3, max(1, 66 // (max(map(len, labels)) + 9)))
         width, height = axes.figure.get_size_inches()
+        columns = min(3, max(1, int(13.75 * width) // (max(map(len, labels)) + 9)))
         axes.figure.set_size_inches(width, height + 0.17 * max(-(-len(labels) // columns) - 4, 0))  # a long legend takes nothing from the axes
         axes.figure.legend(handles, [cut(label, 60) for label in labels], loc="outside lower left", ncols=columns, columnspacing=1.2, handlelength=3)
 
@@ -203,7 +203,7 @@ def diversity_by_rounds(summary: pd.DataFrame, measure: str, style: Mapping[str,
 def cost(costs: pd.DataFrame, names: pd.Series, quantity: str, unit: str, title: str, note: str) -> Figure:
     """Cost of a campaign by phase, an arm a bar; the whisker is the interval of the total."""
     arms = list(dict.fromkeys(names))
-    figure, axes = _axes(title, note, (4.8, 1.7 + 0.25 * len(arms)))
+    figure, axes = _axes(title, note, (4.8 if max(map(len, arms)) < 30 else 6.8, 1.7 + 0.25 * len(arms)))
     table = costs.assign(arm=names)
     left = np.zeros(len(arms))
     for phase, (colour, hatch) in PHASE_STYLE.items():
@@ -214,8 +214,7 @@ def cost(costs: pd.DataFrame, names: pd.Series, quantity: str, unit: str, title:
     reach = np.abs(total[[f"{quantity}_low", f"{quantity}_high"]].to_numpy().T - total[quantity].to_numpy())
     axes.errorbar(total[quantity], arms, xerr=np.nan_to_num(reach), fmt="none", ecolor=INK, capsize=2.5, elinewidth=1)
     axes.xaxis.set_major_formatter(EngFormatter(unit=unit))
-    axes.set_xlim(left=0)
-    axes.invert_yaxis()
+    axes.set(xlim=(0, None), ylim=(len(arms) - 0.4, -0.6))
     axes.grid(axis="y", visible=False)
     _key(axes)
     return figure

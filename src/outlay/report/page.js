@@ -129,7 +129,8 @@ for (const stage of document.querySelectorAll(".front")) {
     leave();
   };
   const choose = () => {
-    slider.max = slider.value = data.campaigns[campaigns.value].rounds.length;
+    slider.max = data.campaigns[campaigns.value].rounds.length; // before the value, which it bounds
+    slider.value = slider.max;
     draw();
   };
   const meet = event => {

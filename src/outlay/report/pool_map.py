@@ -46,7 +46,7 @@ def read(root: Path, study: dict, config: StudyConfig, bought: Iterable[str], se
     prompts = list(pool.at(rows))
     columns: dict[str, Any] = {"id": [p.id for p in prompts], "group": [p.group for p in prompts], "text": [p.text for p in prompts]}
     explained = {}
-    for name in reversed(EMBEDDINGS):
+    for name in EMBEDDINGS:
         points, explained[name] = project(bench.spaces(seed)[name][rows])
         columns[f"x_{name}"], columns[f"y_{name}"] = points.T
     return PoolMap(pd.DataFrame(columns), explained, seed, len(pool))

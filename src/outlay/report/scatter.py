@@ -26,7 +26,7 @@ def round_colours(rounds: int) -> list[str]:
 def front(arms: pd.DataFrame, style: Mapping[str, Style], prefix: str, title: str, note: str) -> Figure:
     """Accuracy against FLOPs, an arm a point, larger with more rounds; the line joins those that no other mean beats. The points are
     named `prefix`-0, `prefix`-1, ... in the order of the rows."""
-    figure, axes = _axes(title, note, (6.4, 4.4))
+    figure, axes = _axes(title, note, (6.8, 4.6))
     best = arms[value.on_front(arms["accuracy"], arms["flops"])].sort_values("flops")
     axes.step(best["flops"], best["accuracy"], where="post", color=GREY, linewidth=1, zorder=1, label="no other is as good and cheaper")
     numbers = sorted(arms["rounds"].unique())

@@ -10,6 +10,7 @@ from ..measure import dynamics
 from .tables import ANY, DIVERSITY, arm_names
 
 MEASURES = {"vendi_model": "Vendi score, model embedding", "vendi_tfidf": "Vendi score, TF-IDF", "group_coverage": "groups covered"}
+MOST_NAMED, LARGEST = 8, 4  # differences in a sentence that are all named; those that are, if there are more
 PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""), (1e-3, "m"), (1e-6, "µ"))
 
 
@@ -114,7 +115,11 @@ def _compare(differences: pd.DataFrame, against: str, measure: str, seeds: int, 
     scale, unit, digits = (1, "", 2) if measure.startswith("vendi") else (100, " points", 1)
 
     def each(part: pd.DataFrame) -> str:
-        return listed([f"{row['name']} {_signed(row, scale, digits)}" for _, row in part.iterrows()])
+        shown = part
+        if len(part) > MOST_NAMED:
+            shown = part.loc[part["difference"].abs().sort_values(ascending=False, kind="stable").index[:LARGEST]]
+        more = [] if len(shown) == len(part) else [f"{len(part) - LARGEST} smaller ones (differences.csv)"]
+        return listed([f"{row['name']} {_signed(row, scale, digits)}" for _, row in shown.iterrows()] + more)
 
     begin = f"{what[0].upper() + what[1:]} against {other}"
     if seeds == 1:
