@@ -6,6 +6,7 @@ Everything a worker needs is in the run directory, so a task is a few strings an
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -18,7 +19,7 @@ from . import pools, registry, seeds
 from .campaign import Campaign, Desk, campaign_of, run
 from .caps import guarded
 from .config import StudyConfig
-from .errors import CapReached
+from .errors import CapReached, ConfigError
 from .measure import diversity, text
 from .store import Store
 from .types import Annotation, Evaluation, Indices, Model, Pool, Signals
@@ -36,9 +37,14 @@ class Task:
     args: tuple[Any, ...] = ()
 
 
-def perform(task: Task) -> bool:
-    """Do a task; what it makes is in the run directory. False where a cap of the study stopped it between two stages."""
-    bench = open_bench(task.root, os.stat(Path(task.root) / "study.json").st_mtime_ns)
+def perform(task: Task, away: Any = None) -> bool:
+    """Do a task; what it makes is in the run directory. False where a cap of the study stopped it between two stages. With `away`
+    (executors/away.py) scorer, trainer and evaluators are called on other machines."""
+    try:
+        stamp = os.stat(Path(task.root) / "study.json").st_mtime_ns
+    except FileNotFoundError:
+        raise ConfigError(f"{platform.node()} does not see the run directory {task.root}; put it on storage that every node mounts there, or use executor: {{use: ray, unit: stages}}") from None
+    bench = open_bench(task.root, stamp, away)
     try:
         getattr(bench, f"do_{task.kind}")(*task.args)
     except CapReached:
@@ -47,12 +53,12 @@ def perform(task: Task) -> bool:
 
 
 @lru_cache(maxsize=1)
-def open_bench(root: str, _mtime: int) -> Workbench:
+def open_bench(root: str, _mtime: int, away: Any = None) -> Workbench:
     """The workbench of a run, kept between the tasks of one process."""
     store = Store(Path(root))
     study = store.read("study.json", dict)
     config = StudyConfig.model_validate(study["config"])
-    return Workbench(guarded(store, study, config), study, config)
+    return Workbench(guarded(store, study, config), study, config, away)
 
 
 def part(config: StudyConfig, kind: str, spec: Any, **extra: Any) -> Any:
@@ -78,6 +84,7 @@ class Workbench:
     store: Store
     study: dict
     config: StudyConfig
+    away: Any = None
 
     # -- parts -------------------------------------------------------------------------------------------------------------
 
@@ -104,8 +111,13 @@ class Workbench:
         for name, spec in self.config.evaluators.items():
             use, options = registry.parse(spec)
             options.pop("source", None)  # written to shared/tests when the study was set up
-            parts[name] = part(self.config, "evaluator", {"use": use, **options}, benchmark=name, items=self.store.root / f"shared/tests/{name}.parquet")
+            test = part(self.config, "evaluator", {"use": use, **options}, benchmark=name, items=self.store.root / f"shared/tests/{name}.parquet")
+            parts[name] = self.away.evaluator(name, test) if self.away else test
         return parts
+
+    def scoring(self) -> Any:
+        """The scorer, to be called."""
+        return self.away.scorer(self.scorer()) if self.away else self.scorer()
 
     # -- shared stages -----------------------------------------------------------------------------------------------------
 
@@ -119,7 +131,7 @@ class Workbench:
         """The base model's signals of one shard of the whole pool. `group` is a set of needs: a grown study adds one."""
         needs = frozenset(self.study["needs"][group])
         part = self.pool().take(np.arange(len(self.pool()))[shard * self.config.shard : (shard + 1) * self.config.shard])
-        self.store.keep(self.shard_path(group, shard), Signals, lambda: self.scorer()(self.base, part, needs, seed=0))
+        self.store.keep(self.shard_path(group, shard), Signals, lambda: self.scoring()(self.base, part, needs, seed=0))
 
     def do_base_evaluation(self, name: str) -> None:
         """Round 0: the untouched base on one benchmark."""
@@ -193,15 +205,16 @@ class Workbench:
 
     def desk(self, campaign: Campaign, folders: list[str], rounds: int) -> Desk:
         root, pool = self.store.root, self.pool().take(self.rows(campaign.seed))
+        trainer = part(self.config, "trainer", self.config.trainer)
         vault, journal = root / "shared/vault.parquet", root / "campaigns" / campaign.id / "reveals.jsonl"
         return Desk(
             store=self.store,
             pool=pool,
             base=self.base,
             base_signals=lambda needs: self.signals_for(campaign.seed, needs),
-            scorer=self.scorer(),
+            scorer=self.scoring(),
             oracle=part(self.config, "oracle", self.config.oracle, vault=vault, journal=journal),
-            trainer=part(self.config, "trainer", self.config.trainer),
+            trainer=self.away.trainer(trainer) if self.away else trainer,
             evaluators=self.evaluators(),
             diversity=lambda bought, new: self.measured(campaign.seed, bought, new),
             embedding=self.spaces(campaign.seed)["model"],
@@ -210,6 +223,7 @@ class Workbench:
             frozen=frozenset({"embedding"}) if self.config.embedding == "frozen" else frozenset(),
             scored_share=self.config.scored_share,
             shard=self.config.shard,
+            each=self.away.each if self.away else map,
             keep_models=self.config.keep_models,
         )
 
@@ -235,7 +249,7 @@ class Workbench:
         entry = self.study["campaigns"][name]
         campaign = campaign_of(entry)
         rounds = rounds or campaign.rounds
-        with self.store.lock(f"campaigns/{name}/.lock", wait=60):
+        with self.store.lock(f"campaigns/{name}/.lock", wait=180):  # NFS frees what a lost node held after 90 s
             cut = replace(campaign, rounds=rounds, schedule=campaign.sizes[:rounds], budget=sum(campaign.sizes[:rounds])) if rounds < campaign.rounds else campaign
             desk = self.desk(campaign, entry["folders"], rounds)
             for _ in run(cut, desk):

@@ -1,0 +1,230 @@
+"""The same studies on real Ray: what processes, nodes and drivers lose on the way is made again, and nothing is bought twice.
+
+Ray needs seconds to start, and more than its own limits on a busy machine: where it, and not an assertion, fails, a test is tried once more.
+"""
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from outlay import shards
+from outlay.errors import ConfigError, OutlayError
+from outlay.executors.ray import Crew, Ray
+from outlay.study import run_study
+from outlay.toy import ToyPool, ToyScorer
+from outlay.types import Model, Pool
+
+ray = pytest.importorskip("ray")
+os.environ |= {"RAY_raylet_start_wait_time_s": "180", "RAY_gcs_rpc_server_reconnect_timeout_s": "180", "RAY_worker_register_timeout_seconds": "180"}  # before ray reads them
+from ray.cluster_utils import Cluster  # noqa: E402
+
+pytestmark = pytest.mark.slow
+REPOSITORY = Path(__file__).parents[2]
+STUDY = {"rounds": [1, 2], "starts": ["cold"], "strategies": ["random", "mean_entropy"], "shard": 30}  # 4 shards of the pool, 3 of a round
+
+
+def retried(test):
+    @functools.wraps(test)
+    def twice(*args, tmp_path, **fixtures):
+        try:
+            return test(*args, tmp_path=tmp_path / "first", **fixtures)
+        except (AssertionError, pytest.skip.Exception, pytest.fail.Exception):
+            raise
+        except Exception as bad:
+            print(f"tried again after {bad!r}", file=sys.stderr)
+            return test(*args, tmp_path=tmp_path / "second", **fixtures)
+
+    return twice
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster of one node with two CPUs, to which this process is connected."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # its functions are called in processes that cannot import it
+    for attempt in (1, 2):
+        made = Cluster()
+        try:
+            made.add_node(num_cpus=2, include_dashboard=False)
+            ray.init(address=made.address, log_to_driver=False)
+            break
+        except Exception:
+            made.shutdown()
+            if attempt == 2:
+                raise
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope="module")
+def whole(toy_study, tmp_path_factory):
+    """The study, uninterrupted, in one process."""
+    return run_study(toy_study(**STUDY), tmp_path_factory.mktemp("whole") / "run", quiet=True)
+
+
+def files(root):
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def check(root, whole):
+    """Everything but study.json, which names the executor, is equal to the byte: journals of what was bought too."""
+    found, expected = files(root), files(whole)
+    assert set(found) == set(expected)
+    assert {name for name in found if found[name] != expected[name]} == {"study.json"}
+    journals = [name for name in found if name.endswith("reveals.jsonl")]
+    assert journals
+    for name in journals:
+        ids = [json.loads(line)["id"] for line in found[name].splitlines()]
+        assert len(ids) == len(set(ids)), name
+
+
+@pytest.mark.parametrize("unit", ["cells", "stages"])
+@retried
+def test_ray_gives_the_bytes_of_serial(cluster, whole, toy_study, monkeypatch, *, unit, tmp_path):
+    """In stages no call is told where the run directory is, so that it cannot be needed there."""
+    sent = []
+
+    def call(self, what, fn, *args, made=Crew.call):
+        sent.append(ray.cloudpickle.dumps(args))
+        return made(self, what, fn, *args)
+
+    monkeypatch.setattr(Crew, "call", call)
+    root = tmp_path / "the-run-directory"
+    check(run_study(toy_study(**STUDY, executor={"use": "ray", "unit": unit}), root, quiet=True), whole)
+    told = [b"the-run-directory" in one for one in sent]
+    assert len(told) > 10 and (all(told) if unit == "cells" else not any(told))
+
+
+def score(log, scorer, die_on, pool):
+    """In a Ray process: kills it where it meets the prompt `die_on`, the first time or always."""
+    with open(log, "a") as file:
+        file.write(pool.ids[0] + "\n")
+    if die_on[0] in pool.ids and (die_on[1] == "always" or Path(log).read_text().split().count(pool.ids[0]) == 1):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return scorer(Model("toy"), pool, frozenset({"mean_entropy", "embedding"}), seed=0)
+
+
+def spread(crew, folder, pool, log, die_on):
+    return shards.scored(folder, pool, np.arange(len(pool)), 20, lambda part: crew.call("a shard", score, log, ToyScorer(), die_on, part), key="toy", each=crew.map)
+
+
+@retried
+def test_a_lost_actor_costs_one_shard_and_order_and_numbers_stay(cluster, *, tmp_path):
+    tmp_path.mkdir()
+    pool, log = Pool("toy", ToyPool(size=120)().drop_columns("response")), tmp_path / "log"
+    with Ray(retries=1)._crew() as crew:
+        found = spread(crew, tmp_path, pool, log, (pool.ids[50], "once"))
+    starts = pool.ids[::20]
+    assert sorted(log.read_text().split()) == sorted([*starts, starts[2]])
+    local = ToyScorer()(Model("toy"), pool, frozenset({"mean_entropy", "embedding"}), seed=0)
+    assert np.concatenate([rows for rows, _ in found]).tolist() == list(range(120))
+    for name, values in local.columns.items():
+        np.testing.assert_array_equal(np.concatenate([part.columns[name] for _, part in found]), values)
+
+
+@retried
+def test_a_shard_that_always_loses_its_process_ends_the_work_and_the_other_shards_stay(cluster, *, tmp_path):
+    tmp_path.mkdir()
+    pool, log = Pool("toy", ToyPool(size=120)().drop_columns("response")), tmp_path / "log"
+    with pytest.raises(OutlayError, match="the Ray process of a shard was lost 2 times"), Ray(retries=1)._crew() as crew:
+        spread(crew, tmp_path, pool, log, (pool.ids[110], "always"))
+    done = len(list((tmp_path / shards.FOLDER).glob("*.npz")))
+    log.unlink()
+    with Ray(retries=1)._crew() as crew:
+        spread(crew, tmp_path, pool, log, ("", "never"))
+    assert done >= 3 and len(log.read_text().split()) == 6 - done
+
+
+@pytest.mark.parametrize("unit", ["cells", "stages"])
+@retried
+def test_a_node_killed_in_the_middle_is_made_up_for_and_nothing_is_bought_twice(cluster, whole, toy_study, monkeypatch, *, unit, tmp_path):
+    node, lost, root = cluster.add_node(num_cpus=2), [], tmp_path / "run"
+    monkeypatch.setattr(Crew, "_replace", lambda self, actor, made=Crew._replace: (lost.append(actor), made(self, actor)))
+    total = len(files(whole))
+
+    def kill():
+        while len(list(root.rglob("selection.json"))) < 1:
+            time.sleep(0.02)
+        cluster.remove_node(node, allow_graceful=False)
+        lost.append(sum(p.is_file() for p in root.rglob("*")))
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    # Four processes on two nodes; without room on the second one two of them wait for ever, and nobody for them.
+    run_study(toy_study(**STUDY, executor={"use": "ray", "unit": unit, "actors": 4}), root, quiet=True)
+    killer.join()
+    check(root, whole)
+    assert len(lost) >= 2, "no process was lost"
+    assert next(n for n in lost if isinstance(n, int)) < total, "the study was done before the node was killed"
+
+
+@pytest.mark.parametrize("unit", ["cells", "stages"])
+@retried
+def test_a_killed_driver_goes_on_where_it_stopped(cluster, whole, *, unit, tmp_path):
+    tmp_path.mkdir()
+    root, config = tmp_path / "run", tmp_path / "study.json"
+    config.write_text(json.dumps(json.loads((whole / "study.json").read_text())["config"]))
+    command = [sys.executable, "-m", "outlay", "study", str(config), "--out", str(root), "--executor", f"ray(unit='{unit}')", "--address", cluster.address, "-q"]
+    driver = subprocess.Popen(command, cwd=REPOSITORY)
+    while not list(root.rglob("selection.json")):
+        assert driver.poll() is None
+        time.sleep(0.02)
+    driver.kill()
+    driver.wait()
+    stamps = {p: p.stat().st_mtime_ns for p in root.rglob("shard-*.parquet")}
+    assert len(stamps) == 4 and not (root / "results.parquet").exists()
+    subprocess.run(command, cwd=REPOSITORY, check=True, timeout=1500)
+    assert stamps == {p: p.stat().st_mtime_ns for p in stamps}, "what was scored is not scored again"
+    for table in ("results", "ledger"):
+        pd.testing.assert_frame_equal(*(pd.read_parquet(r / f"{table}.parquet") for r in (root, whole)))
+    made = {name: data for name, data in files(root).items() if name.startswith(("campaigns", "shared"))}
+    assert made == {name: data for name, data in files(whole).items() if name.startswith(("campaigns", "shared"))}
+
+
+def test_what_does_not_fit_any_node_is_said_before_anything_is_bought(cluster, toy_study, tmp_path):
+    with pytest.raises(ConfigError, match="no node of the cluster has 1 CPU, 1 GPU for a process"):
+        run_study(toy_study(executor={"use": "ray", "num_gpus": 1}), tmp_path / "run", quiet=True)
+    assert not list((tmp_path / "run").rglob("reveals.jsonl"))
+
+
+def eat(flag, limit):
+    """In a Ray process: takes memory until it is stopped, where `flag` is not there yet."""
+    if limit == 1 and Path(flag).exists():
+        return "enough"
+    Path(flag).touch()
+    taken = []
+    while True:
+        taken.append(np.ones(2**24, dtype=np.uint8))
+        time.sleep(0.002)
+
+
+@retried
+def test_a_worker_out_of_memory_is_tried_again_and_then_named(*, tmp_path):
+    """Ray's memory monitor stops the process; with a limit a GiB above what is in use now."""
+    import psutil
+
+    tmp_path.mkdir()
+    memory = psutil.virtual_memory()
+    if memory.available < 4 * 2**30:
+        pytest.skip(f"expected: {memory.available / 2**30:.1f} GiB of memory are free, this test needs 4")
+    ray.shutdown()
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    limit = (memory.total - memory.available + 1.5 * 2**30) / memory.total
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, _system_config={"memory_usage_threshold": limit, "memory_monitor_refresh_ms": 100})
+    try:
+        with Ray(retries=1)._crew() as crew:
+            assert crew.call("the eater", eat, tmp_path / "flag", 1) == "enough"
+            with pytest.raises(OutlayError, match=r"the Ray process of the eater was lost 2 times \(out of memory, perhaps\).*memory"):
+                crew.call("the eater", eat, tmp_path / "flag", 2)
+    finally:
+        ray.shutdown()
