@@ -246,7 +246,7 @@ def executor_of(config: StudyConfig) -> Executor:
 
 def workers_of(config: StudyConfig) -> int:
     """Processes that share a machine's memory: as asked, else one on a GPU (as many as Ray puts on one), and one per core elsewhere."""
-    share = registry.parse(config.executor)[1].get("num_gpus", 0)
+    share = getattr(registry.build("executor", config.executor), "num_gpus", 0)
     if not config.workers and 0 < share < 1:
         return int(1 / share + 1e-9)
     return config.workers or (1 if share or _on_gpu(config) else os.cpu_count() or 1)

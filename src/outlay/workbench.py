@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,19 @@ def perform(task: Task, away: Any = None) -> bool:
     return True
 
 
+def _once(cached: Callable) -> Callable:
+    """A cache in which the threads of one driver wait for each other, and do not all compute the same."""
+    lock = RLock()
+
+    @wraps(cached)
+    def read(*args: Any) -> Any:
+        with lock:
+            return cached(*args)
+
+    return read
+
+
+@_once
 @lru_cache(maxsize=1)
 def open_bench(root: str, _mtime: int, away: Any = None) -> Workbench:
     """The workbench of a run, kept between the tasks of one process."""
@@ -92,6 +106,7 @@ class Workbench:
     def base(self) -> Model:
         return Model(self.config.model)
 
+    @_once
     @cache  # noqa: B019  (one workbench a process)
     def pool(self) -> Pool:
         return pools.pool_of(registry.parse(self.config.pool)[0], pools.read(self.store.root / "shared/pool.parquet"))
@@ -101,10 +116,12 @@ class Workbench:
         n = self.config.pool_per_seed or len(self.pool())
         return np.sort(np.argsort(seeds.lottery(seed, self.pool().ids, "share"), kind="stable")[:n])
 
+    @_once
     @cache  # noqa: B019
     def scorer(self) -> Any:
         return part(self.config, "scorer", self.config.scorer)
 
+    @_once
     @cache  # noqa: B019
     def evaluators(self) -> dict[str, Any]:
         parts = {}
@@ -161,6 +178,7 @@ class Workbench:
 
     # -- what campaigns read -----------------------------------------------------------------------------------------------
 
+    @_once
     @cache  # noqa: B019
     def base_signals(self) -> tuple[Signals, np.ndarray]:
         """Base signals of the whole pool and the share of the measured seconds of each prompt. (n,) and (n, d)."""
@@ -187,6 +205,7 @@ class Workbench:
         cost = replace(cost, seconds=float(seconds[rows].sum() * cost.flops / max(everything.flops, 1)))
         return Signals(columns, needs, cost)
 
+    @_once
     @cache  # noqa: B019
     def spaces(self, seed: int) -> dict[str, np.ndarray]:
         """Embeddings of this seed's share in which diversity is measured, centred and normalised. name -> (n, d)."""
@@ -194,6 +213,7 @@ class Workbench:
         other = np.load(self.store.root / self.store.read("shared/tfidf.json", dict)["array"], mmap_mode="r", allow_pickle=False)
         return {"model": diversity.prepare(self.base_signals()[0].columns["embedding"][rows]), "tfidf": diversity.prepare(np.asarray(other[rows]))}
 
+    @_once
     @cache  # noqa: B019
     def prompts(self, seed: int) -> tuple[list[str], Indices]:
         """Texts of this seed's share, (n,); and the tokens that its k shortest texts have together, (n + 1,) for k = 0..n: so many

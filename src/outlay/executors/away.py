@@ -88,7 +88,7 @@ def _here(model: Model, weights: Parcel | None) -> Model:
 
 def _unpacked(kind: str, parcel: Parcel) -> Path:
     """The folder with the files, in this process's temporary place; it holds one parcel of a kind."""
-    where = _place() / kind / parcel.digest
+    where = Path(_place().name, kind, parcel.digest)
     if not where.exists():
         import ray
 
@@ -98,10 +98,9 @@ def _unpacked(kind: str, parcel: Parcel) -> Path:
 
 
 @cache
-def _place() -> Path:
-    folder = tempfile.TemporaryDirectory(prefix="outlay-process-")
-    _place.folder = folder  # removed when the process ends
-    return Path(folder.name)
+def _place() -> tempfile.TemporaryDirectory:
+    """Removed when the process ends."""
+    return tempfile.TemporaryDirectory(prefix="outlay-process-")
 
 
 def _read(path: Path) -> dict[str, bytes]:

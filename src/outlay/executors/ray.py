@@ -7,6 +7,7 @@ that is free, and is made again on another one if its process is lost. A process
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -187,8 +188,11 @@ class Crew:
     def close(self, *, at_once: bool = False) -> None:
         """End all processes; those at work too, if at once."""
         self.closed = True
-        while self.alive:
-            self._end(self.alive.pop(), at_once=at_once)
+        free = set()
+        while not self.idle.empty():
+            free.add(self.idle.get())
+        for actor in list(self.alive):
+            self._end(actor, at_once=at_once or actor not in free)  # one that is still to start would come to nothing
         self.idle.put(None)
 
     def _replace(self, actor: Any) -> None:
@@ -216,6 +220,7 @@ def _connected(options: Ray) -> Any:
     except ImportError as missing:
         raise ConfigError(f"executor 'ray' needs the package ray, which cannot be imported ({missing}); pip install 'outlay[ray]', or use executor: processes") from None
     if not ray.is_initialized():
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports nothing to Ray's makers
         try:
             ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as bad:
