@@ -133,6 +133,7 @@ def _signals(strategy: str, model: str, pool: Pool, threads: int | None, say: Pr
 
 
 def _ray(spec: str) -> Any:
+    """The executor ray, the only one by which a selection goes elsewhere."""
     from . import registry
 
     if registry.parse(spec)[0] != "ray":

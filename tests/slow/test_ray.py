@@ -29,6 +29,7 @@ from outlay.types import Model, Pool
 ray = pytest.importorskip("ray")
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_register_timeout_seconds": "300", "RAY_health_check_timeout_ms": "60000"}  # before ray starts anything
 from ray._private import services  # noqa: E402
+from ray._private.node import Node  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -56,6 +57,7 @@ def cluster():
     """A cluster of one node with two CPUs, to which this process is connected."""
     patience = pytest.MonkeyPatch()
     patience.setattr(services, "get_node", _patient(services.get_node))
+    patience.setattr(Node, "start_api_server", lambda self, **_: None)  # the dashboard takes longer to start than all the rest
     patience.setattr(services, "wait_for_node", functools.partial(_wait_longer, services.wait_for_node))
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # its functions are called in processes that cannot import it
     for attempt in (1, 2):
