@@ -52,14 +52,19 @@ def retried(test):
     return twice
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patience():
+    with pytest.MonkeyPatch.context() as change:
+        change.setattr(services, "get_node", _patient(services.get_node))
+        change.setattr(services, "wait_for_node", functools.partial(_wait_longer, services.wait_for_node))
+        change.setattr(Node, "start_api_server", lambda self, **_: None)  # the dashboard takes longer to start than all the rest
+        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # its functions are called in processes that cannot import it
+        yield
+
+
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(patience):
     """A cluster of one node with two CPUs, to which this process is connected."""
-    patience = pytest.MonkeyPatch()
-    patience.setattr(services, "get_node", _patient(services.get_node))
-    patience.setattr(Node, "start_api_server", lambda self, **_: None)  # the dashboard takes longer to start than all the rest
-    patience.setattr(services, "wait_for_node", functools.partial(_wait_longer, services.wait_for_node))
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # its functions are called in processes that cannot import it
     for attempt in (1, 2):
         made = Cluster()
         try:
@@ -73,7 +78,6 @@ def cluster():
     yield made
     ray.shutdown()
     made.shutdown()
-    patience.undo()
 
 
 def _patient(get_node):
@@ -263,32 +267,30 @@ def test_what_does_not_fit_any_node_is_said_before_anything_is_bought(cluster, t
     assert not list((tmp_path / "run").rglob("reveals.jsonl"))
 
 
-def eat(flag, limit):
-    """In a Ray process: takes memory until it is stopped, where `flag` is not there yet."""
-    if limit == 1 and Path(flag).exists():
+def eat(flag, once):
+    """In a Ray process: takes 3 GiB and waits to be stopped; with `once`, where `flag` is not there yet."""
+    if once and Path(flag).exists():
         return "enough"
     Path(flag).touch()
-    taken = []
-    while True:
-        taken.append(np.ones(2**24, dtype=np.uint8))
-        time.sleep(0.002)
+    taken = [np.ones(2**24, dtype=np.uint8) for _ in range(192)]
+    time.sleep(300)
+    return f"nobody minded {len(taken)} arrays"
 
 
 @retried
 def test_a_worker_out_of_memory_is_tried_again_and_then_named(*, tmp_path):
-    """Ray's memory monitor stops the process; with a limit a GiB above what is in use now."""
+    """Ray's memory monitor stops the process, at 1.5 GiB more than is in use now."""
     tmp_path.mkdir()
     used, total = ray._private.utils.get_used_memory(), ray._private.utils.get_system_memory()  # of the container, if it has a limit
     if total - used < 4 * 2**30:
         pytest.skip(f"expected: {(total - used) / 2**30:.1f} GiB of memory are free, this test needs 4")
     ray.shutdown()
-    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     limit = (used + 1.5 * 2**30) / total
     ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, _system_config={"memory_usage_threshold": limit, "memory_monitor_refresh_ms": 100})
     try:
         with Ray(retries=1)._crew() as crew:
-            assert crew.call("the eater", eat, tmp_path / "flag", 1) == "enough"
+            assert crew.call("the eater", eat, tmp_path / "flag", True) == "enough"
             with pytest.raises(OutlayError, match=r"the Ray process of the eater was lost 2 times .*low on memory"):
-                crew.call("the eater", eat, tmp_path / "flag", 2)
+                crew.call("the eater", eat, tmp_path / "flag", False)
     finally:
         ray.shutdown()
