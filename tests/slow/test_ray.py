@@ -165,10 +165,11 @@ def test_a_lost_actor_costs_one_shard_and_order_and_numbers_stay(cluster, *, tmp
         found = spread(crew, tmp_path, pool, log, (pool.ids[50], "once"))
     starts = pool.ids[::20]
     assert sorted(log.read_text().split()) == sorted([*starts, starts[2]])
-    local = ToyScorer()(Model("toy"), pool, frozenset({"mean_entropy", "embedding"}), seed=0)
-    assert np.concatenate([rows for rows, _ in found]).tolist() == list(range(120))
-    for name, values in local.columns.items():
-        np.testing.assert_array_equal(np.concatenate([part.columns[name] for _, part in found]), values)
+    local = shards.scored(tmp_path / "local", pool, np.arange(120), 20, lambda part: score(tmp_path / "other", ToyScorer(), ("", "never"), part), key="toy")
+    for (rows, part), (expected, known) in zip(found, local, strict=True):
+        assert rows.tolist() == expected.tolist() and part.columns.keys() == known.columns.keys() and part.cost == known.cost
+        for name, values in known.columns.items():
+            np.testing.assert_array_equal(part.columns[name], values)
 
 
 @retried
