@@ -19,7 +19,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from outlay import shards
+from outlay import cli, shards
 from outlay.errors import ConfigError, OutlayError
 from outlay.executors.ray import Crew, Ray
 from outlay.study import run_study
@@ -170,6 +170,20 @@ def test_a_lost_actor_costs_one_shard_and_order_and_numbers_stay(cluster, *, tmp
         assert rows.tolist() == expected.tolist() and part.columns.keys() == known.columns.keys() and part.cost == known.cost
         for name, values in known.columns.items():
             np.testing.assert_array_equal(part.columns[name], values)
+
+
+@retried
+def test_prompts_that_a_model_reads_on_ray_give_the_selection_and_the_embeddings_of_this_machine(cluster, random_llama, monkeypatch, *, tmp_path):
+    tmp_path.mkdir()
+    (tmp_path / "pool.jsonl").write_text("".join(json.dumps({"prompt": f"what is {'abcdefghij'[row % 10] * (row % 13)} and {row % 97:b}".replace("0", "x").replace("1", "y")}) + "\n" for row in range(600)))
+    monkeypatch.chdir(tmp_path)
+    for name, where in (("here", []), ("there", ["--executor", "ray"])):
+        command = ["outlay", "select", "pool.jsonl", "--model", random_llama.base, "--k", "9", "--strategy", "k_center", "-q", "--out", f"{name}.jsonl", "--keep-embeddings", f"{name}.npy", *where]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit, match=r"^(0|None)?$"):
+            cli.main()
+    assert len(np.load("here.npy")) == 600
+    assert Path("here.npy").read_bytes() == Path("there.npy").read_bytes() and Path("here.jsonl").read_bytes() == Path("there.jsonl").read_bytes()
 
 
 @retried
