@@ -15,7 +15,7 @@ study: .venv/stamp  ## run (or resume) the quickstart study and print its table 
 test: .venv/stamp  ## the tests; no network
 	$(PY) -m pytest -q -n 2 -m "not slow"
 
-test-slow: .venv/stamp .venv/stamp-smollm2 .venv/stamp-lm-eval .venv/stamp-trl  ## real LLM, kills, browser
+test-slow: .venv/stamp .venv/stamp-smollm2 .venv/stamp-lm-eval .venv/stamp-trl .venv/stamp-ray  ## real LLM, kills, browser, Ray
 	$(PY) -m pytest -q -m slow --durations=10
 
 study-smollm2: .venv/stamp .venv/stamp-smollm2  ## a real LLM on generated questions, and on FLAN V2 CoT where OUTLAY_DATA names the folder that holds flan_v2_cot
@@ -63,4 +63,8 @@ clean:  ## remove the environment (never a run directory)
 
 .venv/stamp-trl: .venv/stamp
 	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[trl]'
+	@touch $@
+
+.venv/stamp-ray: .venv/stamp
+	@$(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[ray]'
 	@touch $@

@@ -9,7 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 import outlay
-from outlay import cli
+from outlay import cli, cli_select
+from outlay.engine import LLMScorer
+from outlay.errors import OutlayError
 
 
 @pytest.fixture
@@ -76,12 +78,35 @@ def test_a_model_gives_what_the_strategy_needs_and_its_embeddings_can_be_kept(go
     assert (tmp_path / "b.jsonl").read_text() == (tmp_path / "c.jsonl").read_text()
 
 
+def test_shards_that_the_model_read_before_a_kill_are_not_read_again(go, tmp_path, monkeypatch):
+    calls, read = [], LLMScorer.__call__
+
+    def dies(self, model, pool, needs, *, seed=0):
+        if len(calls) == 2:
+            raise OutlayError("killed")
+        calls.append(len(pool))
+        return read(self, model, pool, needs, seed=seed)
+
+    monkeypatch.setattr(cli_select, "SHARD", 20)
+    monkeypatch.setattr(LLMScorer, "__call__", dies)
+    command = ["pool.jsonl", "--model", "tiny", "--k", 4, "--strategy", "k_center", "-q"]
+    assert go(*command, "--out", "a.jsonl")[0] == 1
+    calls.clear()
+    assert go(*command, "--out", "a.jsonl")[0] == 0 and calls == [20]
+    assert not (tmp_path / ".a.jsonl.shards").exists()
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    go(*command, "--out", "b.jsonl")
+    assert lines(tmp_path / "a.jsonl") == lines(tmp_path / "b.jsonl")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
         (["--k", 61], 1, "60 of 60 are not labeled"),
         (["--k", 2, "--out", "a.txt"], 2, "unknown ending '.txt'"),
         (["--k", 2, "--model", "tiny"], 2, "either --embeddings E.npy or --model M"),
+        (["--k", 2, "--executor", "ray"], 2, "--executor is for --model"),
         (["--k", 2, "--embeddings", "pool.jsonl"], 1, "not a .npy file"),
         (["--k", 2, "--embeddings", "none.npy"], 1, "no such file"),
         (["--k", 2, "--embeddings", "short.npy"], 1, "59 rows, pool.jsonl has 60 prompts"),

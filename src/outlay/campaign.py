@@ -86,7 +86,8 @@ class Desk:
     """What a campaign works with. `pool` is this seed's share of the pool; `base_signals(needs)` gives the base model's signals
     of it, priced as if this campaign had scored it alone; `diversity(bought, new)` measures what was bought, and its last batch;
     `embedding` (n, d) is the space of the evidence beside a choice, centred and normalised; `folders` has one stage folder a round (campaigns that share a prefix share its folders) and `shared` those that another campaign branches from;
-    `scored_share` of the unlabeled prompts get live signals in a round, `shard` at a time, and the strategy picks among these."""
+    `scored_share` of the unlabeled prompts get live signals in a round, `shard` at a time, and the strategy picks among these;
+    `each` is map, or does so with several shards at once."""
 
     store: Store
     pool: Pool
@@ -103,6 +104,7 @@ class Desk:
     frozen: frozenset[str] = frozenset({"embedding"})
     scored_share: float = 1.0
     shard: int = 512
+    each: Callable = map
     keep_models: str = "last"
 
 
@@ -185,9 +187,10 @@ def _signals(desk: Desk, card: registry.Card, model: Model, remake: Callable | N
 
 def _score(desk: Desk, model: Model, live: frozenset[str], everywhere: frozenset[str], unlabeled: Indices, closed: Indices, folder: Path) -> Signals:
     passes = []
-    for name, chosen, needs in (("unlabeled", unlabeled, live), ("closed", closed, everywhere)):  # coverage looks at what was bought too
+    for chosen, needs in ((unlabeled, live), (closed, everywhere)):  # coverage looks at what was bought too
         if needs and len(chosen):
-            passes += shards.scored(folder, name, chosen, desk.shard, lambda rows, needs=needs: desk.scorer(model, desk.pool.take(rows), needs, seed=0))
+            key = f"{model.digest} {sorted(needs)}"
+            passes += shards.scored(folder, desk.pool, chosen, desk.shard, lambda part, needs=needs: desk.scorer(model, part, needs, seed=0), key=key, each=desk.each)
     columns: dict[str, np.ndarray] = {}
     for rows, part in passes:
         for name, values in part.columns.items():

@@ -57,7 +57,8 @@ def study(
     config: Config,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Run directory (default: runs/NAME).", show_default=False)] = None,
-    executor: Annotated[str | None, typer.Option(help="serial or processes (default: the config's).", show_default=False)] = None,
+    executor: Annotated[str | None, typer.Option(help="serial, processes or ray, e.g. 'ray(num_gpus=1)' (default: the config's).", show_default=False)] = None,
+    address: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Ray cluster (default: RAY_ADDRESS, one on this machine, or a new one here).", show_default=False)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the final table.")] = False,
 ) -> None:
     """Run a study. The same command again resumes it, or grows it when the config has more seeds, strategies, rounds, budgets
@@ -68,7 +69,7 @@ def study(
     from . import config as configs
     from .study import run_study
 
-    asked = configs.load(config, [*(overrides or []), *([f"executor={executor}"] if executor else [])])
+    asked = configs.elsewhere(configs.load(config, overrides or []), executor, address)
     try:
         root = run_study(asked, out or Path("runs") / asked.name, quiet=quiet)
     except KeyboardInterrupt:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 
     from .acquisition.alone import Selected
     from .coverage.parallel import Progress
-    from .types import Floats, Indices, Pool
+    from .types import Floats, Indices, Pool, Signals
 
 SHARD = 256  # prompts that are embedded between two signs of life
 EXAMPLES = 3
@@ -40,6 +42,7 @@ def select(
     mode: Annotated[str, typer.Option(help="Of facility location: auto, exact, two_stage or cells.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; they never change the answer (default: those of BLAS).", show_default=False)] = None,
     keep_embeddings: Annotated[Path | None, typer.Option(metavar="E.npy", help="Write the embeddings that --model computed, for the next time.", show_default=False)] = None,
+    executor: Annotated[str | None, typer.Option(help="With --model: have a Ray cluster read the prompts, e.g. 'ray(num_gpus=1)'.", show_default=False)] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
     """Choose k prompts of a pool once, without a campaign.
@@ -56,11 +59,14 @@ def select(
         raise ConfigError(f"--out {out}: unknown ending '{out.suffix}'; use one of {', '.join(ENDINGS)}")
     if (embeddings is None) == (model is None):
         raise ConfigError("give either --embeddings E.npy or --model M: where the embeddings come from")
+    if executor and not model:
+        raise ConfigError("--executor is for --model: with --embeddings there is nothing to compute elsewhere")
     prompts = pool_of(pool.name, FilePool(path=pool, text=text, response=None, group=group, id=id)())
     if not len(prompts):
         raise DataError(f"{pool}: there is no prompt in it")
     say = _silent if quiet else Lines()
-    signals = _signals(strategy, model, prompts, threads, say) if model else {"embedding": load(embeddings, len(prompts), pool)}
+    drafts = out.with_name(f".{out.name}.shards")
+    signals = _signals(strategy, model, prompts, threads, say, drafts, executor) if model else {"embedding": load(embeddings, len(prompts), pool)}
     if keep_embeddings is not None and model:
         _save(signals["embedding"], keep_embeddings)
     done = _labeled(labeled, prompts, by_id=id is not None)
@@ -69,6 +75,7 @@ def select(
     )  # fmt: skip
     rows = _table(found, prompts, by_id=id is not None)
     _write(rows, out)
+    shutil.rmtree(drafts, ignore_errors=True)
     typer.echo(f"{strategy} chose {k} of {len(prompts)} prompts ({len(done)} labeled already){f' in mode {found.mode}' if found.mode else ''}: {out}")
     if found.objective is not None and found.bound is not None:
         if strategy.startswith("k_center"):
@@ -96,21 +103,42 @@ def load(path: Path, rows: int, pool: Path) -> Floats:
     return array
 
 
-def _signals(strategy: str, model: str, pool: Pool, threads: int | None, say: Progress) -> dict[str, np.ndarray]:
-    """What the strategy needs, computed a shard at a time."""
+def _signals(strategy: str, model: str, pool: Pool, threads: int | None, say: Progress, drafts: Path, executor: str | None) -> dict[str, np.ndarray]:
+    """What the strategy needs, computed a shard at a time; the shards stay in `drafts`, for the same command after a kill."""
     import numpy as np
 
-    from . import registry
+    from . import registry, shards
+    from .engine.load import digest
     from .engine.runtime import Runtime
     from .types import Model
 
     needs = registry.card("strategy", registry.parse(strategy)[0]).needs | {"embedding"}
     scorer = registry.build("scorer", {"use": "llm"}, runtime=Runtime(threads=threads or 1))
-    parts = []
-    for start in range(0, len(pool), SHARD):
-        say("prompts read by the model", start, len(pool))
-        parts.append(scorer(Model(model), pool.take(np.arange(start, min(start + SHARD, len(pool)))), needs, seed=0).columns)
+    done: list[int] = []
+    with contextlib.ExitStack() as stack:
+        score, each = scorer, map
+        if executor:
+            away = stack.enter_context(_ray(executor).away())
+            score, each = away.scorer(scorer), away.each
+
+        def read(part: Pool) -> Signals:
+            found = score(Model(model), part, needs, seed=0)
+            done.append(len(part))
+            say("prompts read by the model", sum(done), len(pool))
+            return found
+
+        key = f"{digest(model)} {scorer} {sorted(needs)}"
+        parts = [part.columns for _, part in shards.scored(drafts, pool, np.arange(len(pool)), SHARD, read, key=key, each=each)]
     return {name: np.concatenate([part[name] for part in parts]) for name in needs}
+
+
+def _ray(spec: str) -> Any:
+    """The executor ray, the only one by which a selection goes elsewhere."""
+    from . import registry
+
+    if registry.parse(spec)[0] != "ray":
+        raise ConfigError(f"--executor {spec}: a selection runs in this process, or on a Ray cluster with --executor ray")
+    return registry.build("executor", spec)
 
 
 def _save(array: Floats, path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from . import registry
 from .errors import ConfigError, near
 from .schedule import SCHEDULES
 from .types import Cost
@@ -95,8 +96,8 @@ class StudyConfig(_Section):
     max_hours: float | None = Field(None, gt=0, description="stop it once this many device hours are spent, all workers together")
     max_flops: float | None = Field(None, gt=0, description="stop it once this many FLOPs are spent")
     report_to: list[Literal["tensorboard", "wandb", "mlflow", "trackio"]] = Field([], description="experiment trackers that get the curves; local files always")
-    executor: str = "processes"
-    workers: int | None = Field(None, ge=1, description="worker processes; null: one per core")
+    executor: Spec = Field("processes", description="where stages run: serial, processes, or {use: ray, ...}")
+    workers: int | None = Field(None, ge=1, description="processes that share a machine's memory; null: one per core, one on a GPU, and as many as share one where Ray gives each a fraction")
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -203,6 +204,17 @@ def _message(error: Any, where: str) -> str:
 def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
     """The study of a YAML or JSON file, with key=value overrides. Every mistake is a ConfigError that names key and fix."""
     return validate(read(path, overrides), str(path))
+
+
+def elsewhere(config: StudyConfig, executor: str | None, address: str | None) -> StudyConfig:
+    """The study on this executor and Ray cluster, as far as given. Options that the config gives the same executor stay."""
+    use, options = registry.parse(config.executor)
+    if executor:
+        asked, given = registry.parse(executor)
+        use, options = asked, (options if asked == use else {}) | given
+    if address:
+        options["address"] = address
+    return config.model_copy(update={"executor": {"use": use, **options} if options else use}) if executor or address else config
 
 
 def read(path: Path, overrides: Sequence[str] = ()) -> dict:

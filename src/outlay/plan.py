@@ -91,7 +91,7 @@ def plan(config: StudyConfig, *, measure: bool = True, quiet: bool = False) -> P
     with tempfile.TemporaryDirectory(prefix="outlay-plan-") as where:
         studies.set_up(config, Store(Path(where)))
         bench = open_bench(where, 0)
-        workers = 1 if config.executor == "serial" else studies.workers_of(config)
+        workers = 1 if registry.parse(config.executor)[0] == "serial" else studies.workers_of(config)
         rates = None
         if measure:
             executor = registry.build("executor", "processes", workers=workers)

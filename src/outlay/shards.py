@@ -1,4 +1,4 @@
-"""A trained model scores prompts shard by shard, so that a kill loses one shard; the shards go when the round has its signals."""
+"""A model scores prompts shard by shard, so that a kill loses one shard; the shards go when all signals are there."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ from pathlib import Path
 import numpy as np
 
 from .errors import DataError
-from .store import write_atomic
-from .types import Cost, Indices, Signals
+from .store import fingerprint, write_atomic
+from .types import Cost, Indices, Pool, Signals
 
 FOLDER = ".scoring"
 
 
-def scored(folder: Path, name: str, rows: Indices, size: int, score: Callable[[Indices], Signals]) -> list[tuple[Indices, Signals]]:
-    """`score` of these rows, `size` at a time; shards that lie below `folder` are read. One shard alone is not written."""
+def scored(folder: Path, pool: Pool, rows: Indices, size: int, score: Callable[[Pool], Signals], *, key: str, each: Callable = map) -> list[tuple[Indices, Signals]]:
+    """`score` of these rows, `size` at a time: [(rows, signals)] in their order.
+
+    A shard that lies below `folder` is read. Its name is the hash of its prompts and of `key`, which must say all else that it
+    depends on. `each` is map, or does so with several at once. One shard alone is not written.
+    """
     parts = [rows[at : at + size] for at in range(0, len(rows), size)]
     if len(parts) < 2:
-        return [(part, score(part)) for part in parts]
-    found = []
-    for number, part in enumerate(parts):
-        path = folder / FOLDER / f"{name}-{number:05d}.npz"
+        return [(part, score(pool.take(part))) for part in parts]
+
+    def one(part: Indices) -> tuple[Indices, Signals]:
+        prompts = pool.take(part)
+        path = folder / FOLDER / f"{fingerprint([key, prompts.fingerprint])}.npz"
         if not path.exists():
-            write_atomic(path, _packed(score(part)))
-        found.append((part, _unpacked(path)))
-    return found
+            write_atomic(path, _packed(score(prompts)))
+        return part, _unpacked(path)
+
+    return list(each(one, parts))
 
 
 def discard(folder: Path) -> None:

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -40,7 +41,7 @@ def fingerprint(value: Any) -> str:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """All of the bytes or no file: temporary sibling, fsync, rename. A full disk becomes an OutlayError and leaves nothing."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")  # not the pid: nodes that share a run directory may have the same one
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:

@@ -15,7 +15,7 @@ from .config import StudyConfig
 from .errors import ConfigError, OutlayError, RunConflict
 from .progress import Progress
 from .store import Store, write_atomic
-from .types import POOL_SIGNALS
+from .types import POOL_SIGNALS, Executor
 from .workbench import Task, part, perform, runtime_of
 
 GROWING = {"strategies", "rounds", "schedules", "starts", "seeds", "budgets"}
@@ -40,7 +40,7 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
             _leave_nothing(root)
             raise
         where = str(root.resolve())
-        executor = registry.build("executor", config.executor, workers=workers_of(config))
+        executor = executor_of(config)
         with Progress(root, study, quiet=quiet) as progress:
             for title, tasks in waves(study, where):
                 progress.stage(title)
@@ -74,7 +74,7 @@ def check(config: StudyConfig) -> None:
         part(config, "evaluator", {"use": use, **options}, benchmark=name, items=nowhere)
         if source is not None:
             registry.build("pool", source)
-    registry.card("executor", config.executor)
+    executor_of(config, workers=1)  # how many is known on the machine that runs it
     scorer = part(config, "scorer", config.scorer)
     for strategy in config.strategies:
         missing = registry.card("strategy", registry.parse(strategy)[0]).needs - POOL_SIGNALS - set(scorer.provides)
@@ -237,9 +237,19 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def executor_of(config: StudyConfig, workers: int | None = None) -> Executor:
+    """The executor; those of one machine get `workers` (None: see workers_of)."""
+    name, _ = registry.parse(config.executor)
+    extra = {"workers": workers or workers_of(config)} if "workers" in registry.card("executor", name).options else {}
+    return registry.build("executor", config.executor, **extra)
+
+
 def workers_of(config: StudyConfig) -> int:
-    """Processes that work at once: as asked, else one on a GPU and one per core elsewhere."""
-    return config.workers or (1 if _on_gpu(config) else os.cpu_count() or 1)
+    """Processes that share a machine's memory: as asked, else one on a GPU (as many as Ray puts on one), and one per core elsewhere."""
+    share = getattr(registry.build("executor", config.executor), "num_gpus", 0)
+    if not config.workers and 0 < share < 1:
+        return int(1 / share + 1e-9)
+    return config.workers or (1 if share or _on_gpu(config) else os.cpu_count() or 1)
 
 
 def _on_gpu(config: StudyConfig) -> bool:
@@ -253,10 +263,8 @@ def _model_digest(config: StudyConfig) -> str:
     """Hash of the base model's files where it is a local folder; its id otherwise."""
     if registry.parse(config.scorer)[0] != "llm":
         return config.model
-    from .engine.load import resolve
-    from .store import hash_folder
+    from .engine.load import digest
 
-    where = resolve(config.model)
-    return hash_folder(Path(where)) if os.path.isdir(where) else where
+    return digest(config.model)
 
 

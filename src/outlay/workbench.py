@@ -6,10 +6,12 @@ Everything a worker needs is in the run directory, so a task is a few strings an
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import platform
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache, lru_cache, wraps
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from . import pools, registry, seeds
 from .campaign import Campaign, Desk, campaign_of, run
 from .caps import guarded
 from .config import StudyConfig
-from .errors import CapReached
+from .errors import CapReached, ConfigError
 from .measure import diversity, text
 from .store import Store
 from .types import Annotation, Evaluation, Indices, Model, Pool, Signals
@@ -36,9 +38,14 @@ class Task:
     args: tuple[Any, ...] = ()
 
 
-def perform(task: Task) -> bool:
-    """Do a task; what it makes is in the run directory. False where a cap of the study stopped it between two stages."""
-    bench = open_bench(task.root, os.stat(Path(task.root) / "study.json").st_mtime_ns)
+def perform(task: Task, away: Any = None) -> bool:
+    """Do a task; what it makes is in the run directory. False where a cap of the study stopped it between two stages. With `away`
+    (executors/away.py) scorer, trainer and evaluators are called on other machines."""
+    try:
+        stamp = os.stat(Path(task.root) / "study.json").st_mtime_ns
+    except FileNotFoundError:
+        raise ConfigError(f"{platform.node()} does not see the run directory {task.root}; put it on storage that every node mounts there, or use executor: {{use: ray, unit: stages}}") from None
+    bench = open_bench(task.root, stamp, away)
     try:
         getattr(bench, f"do_{task.kind}")(*task.args)
     except CapReached:
@@ -46,13 +53,26 @@ def perform(task: Task) -> bool:
     return True
 
 
+def _once(cached: Callable) -> Callable:
+    """A cache in which the threads of one driver wait for each other, and do not all compute the same."""
+    lock = RLock()
+
+    @wraps(cached)
+    def read(*args: Any) -> Any:
+        with lock:
+            return cached(*args)
+
+    return read
+
+
+@_once
 @lru_cache(maxsize=1)
-def open_bench(root: str, _mtime: int) -> Workbench:
+def open_bench(root: str, _mtime: int, away: Any = None) -> Workbench:
     """The workbench of a run, kept between the tasks of one process."""
     store = Store(Path(root))
     study = store.read("study.json", dict)
     config = StudyConfig.model_validate(study["config"])
-    return Workbench(guarded(store, study, config), study, config)
+    return Workbench(guarded(store, study, config), study, config, away)
 
 
 def part(config: StudyConfig, kind: str, spec: Any, **extra: Any) -> Any:
@@ -78,6 +98,7 @@ class Workbench:
     store: Store
     study: dict
     config: StudyConfig
+    away: Any = None
 
     # -- parts -------------------------------------------------------------------------------------------------------------
 
@@ -85,6 +106,7 @@ class Workbench:
     def base(self) -> Model:
         return Model(self.config.model)
 
+    @_once
     @cache  # noqa: B019  (one workbench a process)
     def pool(self) -> Pool:
         return pools.pool_of(registry.parse(self.config.pool)[0], pools.read(self.store.root / "shared/pool.parquet"))
@@ -94,18 +116,25 @@ class Workbench:
         n = self.config.pool_per_seed or len(self.pool())
         return np.sort(np.argsort(seeds.lottery(seed, self.pool().ids, "share"), kind="stable")[:n])
 
+    @_once
     @cache  # noqa: B019
     def scorer(self) -> Any:
         return part(self.config, "scorer", self.config.scorer)
 
+    @_once
     @cache  # noqa: B019
     def evaluators(self) -> dict[str, Any]:
         parts = {}
         for name, spec in self.config.evaluators.items():
             use, options = registry.parse(spec)
             options.pop("source", None)  # written to shared/tests when the study was set up
-            parts[name] = part(self.config, "evaluator", {"use": use, **options}, benchmark=name, items=self.store.root / f"shared/tests/{name}.parquet")
+            test = part(self.config, "evaluator", {"use": use, **options}, benchmark=name, items=self.store.root / f"shared/tests/{name}.parquet")
+            parts[name] = self.away.evaluator(name, test) if self.away else test
         return parts
+
+    def scoring(self) -> Any:
+        """The scorer, to be called."""
+        return self.away.scorer(self.scorer()) if self.away else self.scorer()
 
     # -- shared stages -----------------------------------------------------------------------------------------------------
 
@@ -119,7 +148,7 @@ class Workbench:
         """The base model's signals of one shard of the whole pool. `group` is a set of needs: a grown study adds one."""
         needs = frozenset(self.study["needs"][group])
         part = self.pool().take(np.arange(len(self.pool()))[shard * self.config.shard : (shard + 1) * self.config.shard])
-        self.store.keep(self.shard_path(group, shard), Signals, lambda: self.scorer()(self.base, part, needs, seed=0))
+        self.store.keep(self.shard_path(group, shard), Signals, lambda: self.scoring()(self.base, part, needs, seed=0))
 
     def do_base_evaluation(self, name: str) -> None:
         """Round 0: the untouched base on one benchmark."""
@@ -149,6 +178,7 @@ class Workbench:
 
     # -- what campaigns read -----------------------------------------------------------------------------------------------
 
+    @_once
     @cache  # noqa: B019
     def base_signals(self) -> tuple[Signals, np.ndarray]:
         """Base signals of the whole pool and the share of the measured seconds of each prompt. (n,) and (n, d)."""
@@ -175,6 +205,7 @@ class Workbench:
         cost = replace(cost, seconds=float(seconds[rows].sum() * cost.flops / max(everything.flops, 1)))
         return Signals(columns, needs, cost)
 
+    @_once
     @cache  # noqa: B019
     def spaces(self, seed: int) -> dict[str, np.ndarray]:
         """Embeddings of this seed's share in which diversity is measured, centred and normalised. name -> (n, d)."""
@@ -182,6 +213,7 @@ class Workbench:
         other = np.load(self.store.root / self.store.read("shared/tfidf.json", dict)["array"], mmap_mode="r", allow_pickle=False)
         return {"model": diversity.prepare(self.base_signals()[0].columns["embedding"][rows]), "tfidf": diversity.prepare(np.asarray(other[rows]))}
 
+    @_once
     @cache  # noqa: B019
     def prompts(self, seed: int) -> tuple[list[str], Indices]:
         """Texts of this seed's share, (n,); and the tokens that its k shortest texts have together, (n + 1,) for k = 0..n: so many
@@ -193,15 +225,16 @@ class Workbench:
 
     def desk(self, campaign: Campaign, folders: list[str], rounds: int) -> Desk:
         root, pool = self.store.root, self.pool().take(self.rows(campaign.seed))
+        trainer = part(self.config, "trainer", self.config.trainer)
         vault, journal = root / "shared/vault.parquet", root / "campaigns" / campaign.id / "reveals.jsonl"
         return Desk(
             store=self.store,
             pool=pool,
             base=self.base,
             base_signals=lambda needs: self.signals_for(campaign.seed, needs),
-            scorer=self.scorer(),
+            scorer=self.scoring(),
             oracle=part(self.config, "oracle", self.config.oracle, vault=vault, journal=journal),
-            trainer=part(self.config, "trainer", self.config.trainer),
+            trainer=self.away.trainer(trainer) if self.away else trainer,
             evaluators=self.evaluators(),
             diversity=lambda bought, new: self.measured(campaign.seed, bought, new),
             embedding=self.spaces(campaign.seed)["model"],
@@ -210,6 +243,7 @@ class Workbench:
             frozen=frozenset({"embedding"}) if self.config.embedding == "frozen" else frozenset(),
             scored_share=self.config.scored_share,
             shard=self.config.shard,
+            each=self.away.each if self.away else map,
             keep_models=self.config.keep_models,
         )
 
@@ -235,7 +269,7 @@ class Workbench:
         entry = self.study["campaigns"][name]
         campaign = campaign_of(entry)
         rounds = rounds or campaign.rounds
-        with self.store.lock(f"campaigns/{name}/.lock", wait=60):
+        with self.store.lock(f"campaigns/{name}/.lock", wait=180):  # NFS frees what a lost node held after 90 s
             cut = replace(campaign, rounds=rounds, schedule=campaign.sizes[:rounds], budget=sum(campaign.sizes[:rounds])) if rounds < campaign.rounds else campaign
             desk = self.desk(campaign, entry["folders"], rounds)
             for _ in run(cut, desk):

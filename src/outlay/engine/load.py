@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, DataError, near
 from ..measure.flops import Arch
+from ..store import hash_folder
 from ..types import Model
 from . import shipped
 from .runtime import Runtime
@@ -51,6 +52,12 @@ def resolve(name: str) -> str:
     if not HUB_ID.fullmatch(name) or name.startswith("."):
         raise ConfigError(f"model folder {folder} does not exist; give a folder, a hub id (owner/name), or one of {', '.join(shipped.NAMES)}")
     return name
+
+
+def digest(name: str) -> str:
+    """Hash of the base's files where they lie in a folder; its hub id otherwise."""
+    where = resolve(name)
+    return hash_folder(Path(where)) if Path(where).is_dir() else where
 
 
 def _checked(folder: Path) -> Path:
