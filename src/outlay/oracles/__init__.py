@@ -1,3 +1,3 @@
 """Oracles: whoever answers."""
 
-from . import replay  # noqa: F401  (registers the part)
+from . import llm, replay  # noqa: F401  (registers the parts)
