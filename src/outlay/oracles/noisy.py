@@ -12,9 +12,9 @@ import numpy as np
 from .. import seeds
 from ..errors import ConfigError, DataError
 from ..registry import register
-from ..types import Annotation, Batch, Cost, Request
+from ..types import Annotation, Batch, Request
+from .human import check, settled
 from .replay import Replay
-from .settle import rule, settled
 
 
 @register("oracle", "noisy")
@@ -35,19 +35,18 @@ class Noisy:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        rule(self.settle)
+        check("noisy", self.settle, self.per_item)
         for name, rate in {**self.errors, "skips": self.skips}.items():
             if not 0 <= rate <= 1:
                 raise ConfigError(f"oracle 'noisy': the rate of '{name}' is {rate:g}; it must be a share between 0 and 1")
-        if not 1 <= self.per_item <= len(self.errors):
+        if self.per_item > len(self.errors):
             raise ConfigError(f"oracle 'noisy': {self.per_item} judgements a prompt need as many annotators, and 'errors' names {len(self.errors)}")
 
     def __call__(self, requests: Sequence[Request]) -> Batch:
         """One settled annotation a request; every judgement that is no skip is paid."""
         gold = {a.prompt_id: a.response for a in Replay(vault=self.vault, journal=self.journal)(requests).annotations}
         judgements = {key: [self._judge(name, key, answer) for name in self._on_duty(key)] for key, answer in gold.items()}
-        paid = sum(a.kind != "skip" for found in judgements.values() for a in found)
-        return Batch(tuple(settled(found, self.settle) for found in judgements.values()), Cost(labels=paid))
+        return settled(judgements, self.settle)
 
     def _on_duty(self, key: str) -> list[str]:
         names = sorted(self.errors)
