@@ -30,7 +30,7 @@ def test_the_random_slice_is_unbiased_where_what_was_bought_is_not():
     runs = [campaign(rng) for _ in range(150)]
     error = np.array([found.left.mean - truth for truth, _, found, _ in runs])
     assert abs(error.mean()) < 3 * error.std() / np.sqrt(len(error))
-    assert np.mean([seen - truth for truth, _, _, seen in runs]) < -0.2  # the mean over everything bought, as a peer would print it
+    assert np.mean([seen - truth for truth, _, _, seen in runs]) < -0.1  # the mean over everything bought, as a peer would print it
     whole = np.array([found.whole.mean - whole for _, whole, found, _ in runs])
     assert abs(whole.mean()) < 3 * whole.std() / np.sqrt(len(whole))
     # Without the weights the rest would be taken for the pool.
@@ -80,11 +80,16 @@ def test_a_forecast_of_a_steady_curve_says_what_a_doubling_brings_and_covers_it(
     assert np.mean([f.low <= 0.1 <= f.high for f in found]) >= 0.93
 
 
-def test_three_rounds_give_a_wide_interval_even_on_many_items():
+def test_three_rounds_of_noisy_trainings_still_cover_what_a_doubling_brings():
+    """One degree of freedom: an interval from the items alone would miss half of the time."""
     rng = generator(2, "test", "forecast")
-    table = np.array([rng.random(2000) < p for p in (0.40, 0.46, 0.47)])
-    three = forecast.gain([30, 60, 90], table, 50, rng=rng)
-    assert three.high - three.low > 0.2
+    inside = []
+    for _ in range(200):
+        level = rng.random(60)
+        table = np.array([level < 0.3 + 0.1 * np.log2(n / 30) + rng.normal(0, 0.05) for n in (30, 60, 120)])
+        found = forecast.gain([30, 60, 120], table, 120, rng=rng, count=50)
+        inside.append(found.low <= 0.1 <= found.high)
+    assert np.mean(inside) >= 0.93
 
 
 def test_annotations_that_do_not_rise_are_refused():

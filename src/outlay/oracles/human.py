@@ -7,29 +7,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import AwaitingAnnotations, ConfigError
-from ..measure.agree import RULES, settle
+from ..errors import AwaitingAnnotations, ConfigError, near
+from ..measure.agree import settle
 from ..registry import register
 from ..types import Annotation, Batch, Cost, Request
 from . import handoff
 
+RULES = ("majority", "first", "central")  # those that leave one annotation of every prompt that was paid for
 
 def check(part: str, rule: str, per_item: int) -> None:
     """ConfigError for a rule that does not leave one annotation a prompt, or a number of judgements below 1."""
-    if rule == "all" or rule not in RULES:
-        raise ConfigError(f"oracle '{part}' cannot settle disagreement by '{rule}'; known: {', '.join(sorted(RULES.keys() - {'all'}))}")
+    if rule not in RULES:
+        raise ConfigError(f"oracle '{part}' cannot settle disagreement by '{rule}'; {near(rule, RULES)}")
     if per_item < 1:
         raise ConfigError(f"oracle '{part}', option 'per_item' = {per_item}: it must be at least 1")
 
 
 def settled(judgements: Mapping[str, Sequence[Annotation]], rule: str) -> Batch:
     """Prompt id -> all its judgements, in order of arrival -> one annotation a prompt, which names everybody who answered and adds up their
-    seconds and pay; a skip where everybody skipped, or where the rule drops the prompt. Every judgement that is no skip is paid."""
+    seconds and pay; a skip where everybody skipped. Every judgement that is no skip is paid."""
     made, everything = [], [a for found in judgements.values() for a in found]
-    for key, found in judgements.items():
+    for found in judgements.values():
         answered = [a for a in found if a.kind != "skip"]
-        kept = settle(found, rule)
-        one = kept[0] if kept else Annotation(key, "skip", round=found[0].round)
+        (one,) = settle(found, rule)
         who = ", ".join(dict.fromkeys(a.annotator for a in answered or found if a.annotator))
         made.append(replace(one, annotator=who, seconds=sum(a.seconds for a in found), usd=sum(a.usd for a in found)))
     return Batch(tuple(made), Cost(labels=sum(a.kind != "skip" for a in everything), usd=sum(a.usd for a in everything)))
@@ -40,7 +40,7 @@ def settled(judgements: Mapping[str, Sequence[Annotation]], rule: str) -> Batch:
 class Human:
     """People, who answer when they can: writes what is asked into the folder `run`, and waits until every prompt has `per_item` judgements.
 
-    settle: the rule for their disagreement: majority, first, central or unanimous (see outlay.measure.agree.settle).
+    settle: the rule for their disagreement: majority, first or central (see outlay.measure.agree.settle).
     """
 
     run: Path
