@@ -75,6 +75,29 @@ def next_round(target: Target, out: Out = None) -> None:
     _status(live, target)
 
 
+@app.command()
+def export(
+    target: Target,
+    file: Annotated[Path, typer.Argument(help="File to write.", show_default=False)],
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="label-studio, argilla, prodigy, doccano, csv or jsonl.")] = "jsonl",
+    out: Out = None,
+) -> None:
+    """Write what waits for an answer as a file of the annotation tool that you use; `import` takes the answers back.
+
+    Example: outlay campaign export campaign.yaml tasks.json --to label-studio
+    """
+    from .annotate.formats import write
+    from .oracles import handoff
+
+    _, root = _where(target, out)
+    asked = [line for folder in handoff.folders(root) for waiting in [handoff.waiting(folder)] for line in handoff.requests(folder) if line["id"] in waiting]
+    if not asked:
+        raise DataError(f"nothing waits for an answer in {root}; `outlay campaign status {target}` says what to do")
+    for path in write(asked, file, to):
+        typer.echo(path)
+    typer.echo(f"{len(asked)} prompts; next: outlay campaign import {target} ANSWERS --from {to}")
+
+
 @app.command("import")
 def bring_in(
     target: Target,
@@ -136,12 +159,15 @@ def finish(
 def annotate(
     target: Target,
     out: Out = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; only this machine unless changed.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0: any free one.")] = 0,
+    links: Annotated[int, typer.Option(min=1, help="How many one-time links to print: one for each annotator.")] = 1,
 ) -> None:
-    """Open the local annotation page of a campaign.
+    """Open the local annotation page of a campaign. It shows what waits for an answer; stop it with Ctrl-C, start it again at will.
 
-    Example: outlay annotate campaign.yaml
+    Example: outlay annotate campaign.yaml --links 2
     """
     from .annotate.page import serve
 
     _, root = _where(target, out)
-    serve(root)
+    serve(root, host=host, port=port, links=links, say=typer.echo)

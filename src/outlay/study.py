@@ -28,16 +28,13 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
     """Run or resume the study in the run directory `root`; -> root. The same call again continues where it stopped."""
     store = Store(root)
     check(config)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as bad:
-        raise ConfigError(f"the run directory {root} cannot be made ({bad.strerror}); choose another --out") from None
+    make_folder(root)
     with store.lock(".lock"):
         store.sweep()
         try:
             study = set_up(config, store)
         except OutlayError:
-            _leave_nothing(root)
+            leave_nothing(root)
             raise
         where = str(root.resolve())
         executor = registry.build("executor", config.executor, workers=workers_of(config))
@@ -51,7 +48,15 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
     return root
 
 
-def _leave_nothing(root: Path) -> None:
+def make_folder(root: Path) -> None:
+    """The run directory. ConfigError where it cannot be made."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as bad:
+        raise ConfigError(f"the run directory {root} cannot be made ({bad.strerror}); choose another --out") from None
+
+
+def leave_nothing(root: Path) -> None:
     """After bad input: take away a run directory that holds nothing yet but its lock."""
     if os.listdir(root) == [".lock"]:
         (root / ".lock").unlink()

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import DataError
 from ..oracles import handoff
 from ..store import Store
 from . import formats
@@ -26,12 +25,10 @@ def bring_in(root: Path, files: Sequence[Path], source: str | None, *, annotator
     """Examine all answers of all files against every hand-off; if nothing stands against any of them, keep them.
 
     A kill between the hand-offs of the dev set and of a round leaves one of them written: the same import again writes the other one.
-    Raises DataError for a file that cannot be read or where nothing was asked yet.
+    Raises DataError for a file that cannot be read, or where nothing was asked yet.
     """
     with Store(root).lock(".lock"):
-        folders = sorted(path.parent for path in (root / "handoff").glob("round-*/requests.jsonl"))
-        if not folders:
-            raise DataError(f"{root} has asked nothing yet; run `outlay campaign next` first")
+        folders = handoff.folders(root)
         answers = [answer for path in files for answer in formats.read(path, source, annotator=annotator)]
         home = {request["id"]: folder for folder in folders for request in handoff.requests(folder)}
         parts = {folder: [a for a in answers if home.get(a.id, folders[-1]) == folder] for folder in folders}  # unknown ids: refused by the last one

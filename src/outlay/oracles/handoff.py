@@ -25,6 +25,14 @@ def folder(run: Path, number: int) -> Path:
     return run / "handoff" / f"round-{number:03d}"
 
 
+def folders(run: Path) -> list[Path]:
+    """The folders of all rounds that were handed over, in order. DataError if there is none yet."""
+    found = sorted(path.parent for path in (run / "handoff").glob("round-*/requests.jsonl"))
+    if not found:
+        raise DataError(f"{run} has no requests yet (no handoff/round-001/requests.jsonl in it); run `outlay campaign next` first")
+    return found
+
+
 def requests(folder: Path) -> list[dict[str, Any]]:
     """What is asked in this round."""
     return lines(folder / "requests.jsonl")

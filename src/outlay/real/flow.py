@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from .. import study as studies
 from ..campaign import Desk, run
-from ..errors import AwaitingAnnotations
+from ..errors import AwaitingAnnotations, OutlayError
 from ..measure.stats import accuracy_interval
+from ..store import Store
 from ..types import Annotation, Batch, Evaluation, Model, Oracle, Prompt, Request, Round
 from ..workbench import runtime_of
 from . import setup
@@ -21,9 +23,13 @@ Say = Callable[[str], None]
 def next_round(config: CampaignConfig, root: Path, say: Say) -> Live:
     """Do all that can be done now: score, choose, hand over; or take what came back, train, evaluate, and go on. -> the campaign, when all
     rounds are done. AwaitingAnnotations where people have to answer first; killed anywhere, the same call goes on from the last stage."""
-    root.mkdir(parents=True, exist_ok=True)
-    with setup.Store(root).lock(".lock"):
-        live = setup.set_up(config, root)
+    studies.make_folder(root)
+    with Store(root).lock(".lock"):
+        try:
+            live = setup.set_up(config, root)
+        except OutlayError:
+            studies.leave_nothing(root)
+            raise
         before = live.trained()
         _base(live, say)
         for done in run(live.campaign, _desk(live)):

@@ -89,7 +89,7 @@ def reasons(config: CampaignConfig) -> Iterator[str]:
     """A suggestion without data: rules of thumb, and said to be that."""
     rounds = max(1, min(POINTS + 1, config.buys // SMALL))
     yield f"suggestion: {count(rounds, 'round')} (a rule of thumb: nothing was measured on your data)"
-    yield f"  a batch below about {SMALL} prompts is hardly worth the wait and a training; {config.buys} prompts make {rounds} such batches"
+    yield f"  a batch below about {SMALL} prompts is hardly worth the wait and a training; {config.buys} prompts make {config.buys // SMALL or 1}"
     if rounds > POINTS:
         yield f"  from the third round on, `status` can say what more annotations would bring: stop when that is little. So {POINTS + 1} rounds rather than one, and not many more: each is a wait for your annotators"
     yield f"  strategy: the config says {config.strategy}. In our own measurements no strategy beats random everywhere (docs/strategies-study.md), and a single round of pure uncertainty is worse than random there"

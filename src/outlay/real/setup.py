@@ -99,7 +99,7 @@ def set_up(config: CampaignConfig, root: Path) -> Live:
     store.sweep()
     if (root / "campaign.json").exists():
         _same(CampaignConfig.model_validate(store.read("campaign.json", dict)["config"]), config, root)
-    elif (root / "study.json").exists():
+    elif (root / "study.json").exists() and set(store.read("study.json", dict)["campaigns"]) != {config.campaign.id}:  # else the set-up was cut off
         raise RunConflict(f"{root} holds a study; choose another --out")
     table = pools.check("pool", registry.build("pool", config.pool)())
     if (root / "campaign.json").exists() and (what := difference(pools.read(root / "shared/pool.parquet"), table)):
