@@ -260,7 +260,8 @@ def test_a_full_disk_leaves_the_judgements_that_were_there(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"budget": 3}, "leaves 3 prompts for|no room for a random slice"),
+        ({"budget": 3}, "leaves 2 prompts for 3 rounds, with 1 a prompt and 1 for the dev set"),
+        ({"budget": 4}, r"no room for a random slice \(batches: \[1, 1, 1\]\)"),
         ({"dev_set": TEST}, "set dev_share to 0"),
         ({"annotators": {"per_item": 2}}, "annotators: per_item = 2 judgements of each prompt need as many people"),
         ({"annotators": {"per_itm": 2}}, "unknown key 'annotators.per_itm'; did you mean 'per_item'"),
@@ -391,6 +392,7 @@ def test_a_campaign_can_stop_after_any_round_but_does_not_leave_paid_answers_out
     assert state_of(setup.opened(tmp_path)).finished
 
 
+@pytest.mark.slow
 def test_the_test_set_is_looked_at_by_finish_alone(tmp_path):
     asked = config(rounds=1, budget=10, test_set=TEST)
     complete(asked, tmp_path)
@@ -400,6 +402,7 @@ def test_the_test_set_is_looked_at_by_finish_alone(tmp_path):
     assert "On the test set, looked at once, now: base model" in page and "(n = 30)" in page
 
 
+@pytest.mark.slow
 def test_the_report_cannot_be_broken_by_a_prompt(done, tmp_path):
     root = shutil.copytree(done, tmp_path / "run")
     raw = Store(root).read("campaign.json", dict)
@@ -434,6 +437,7 @@ def test_the_plan_adds_up_and_days_follow_the_people():
     assert "days: unknown" in list(plan.lines(config(), Path("unused")))[2]
 
 
+@pytest.mark.slow
 def test_a_replay_on_a_labelled_sample_buys_from_it_and_tests_on_the_rest(tmp_path):
     sample = {"use": "toy", "size": 80}
     asked = config(sample=sample, replay={"strategies": ["mean_entropy"], "rounds": [2], "seeds": 2})

@@ -89,10 +89,13 @@ def verdict(state: State) -> str | None:
     chosen, random = ([right for s in state.rounds for right in getattr(s, name)] for name in ("chosen", "slice_right"))
     if not chosen or not random:
         return None
-    finds = "the strategy finds what the model cannot do" if fmean(chosen) < fmean(random) else "the strategy does not find what the model cannot do"
+    by_chance = accuracy_interval(random)
+    finds = "too few to tell whether the strategy finds what the model cannot do"
+    if not by_chance.low <= fmean(chosen) <= by_chance.high:
+        finds = "so the strategy " + ("finds" if fmean(chosen) < by_chance.mean else "does not find") + " what the model cannot do"
     return (
-        f"is it worth it: unknown, there is nothing to compare with; before it learned from them, the model was right on {100 * fmean(chosen):.0f} % of the chosen prompts and on "
-        f"{100 * fmean(random):.0f} % of the random ones, so {finds} (a heuristic; only a replay on labelled data compares with random: `outlay campaign plan` with a sample)"
+        f"is it worth it: unknown, there is nothing to compare with; before it learned from them, the model was right on {100 * fmean(chosen):.0f} % of the {len(chosen)} chosen prompts and on "
+        f"{100 * by_chance.mean:.0f} % of the {len(random)} random ones, {finds} (a heuristic; only a replay on labelled data compares with random: `outlay campaign plan` with a sample)"
     )
 
 
