@@ -89,7 +89,7 @@ def folder(tmp_path):
 
 
 def test_what_is_collected_is_read_back_and_a_dry_run_or_a_refusal_writes_nothing(folder):
-    assert handoff.latest(folder.parents[1]) == folder
+    assert handoff.folders(folder.parents[1]) == [folder]
     assert handoff.collect(folder, [good(response="a\u2028ü")], dry_run=True).ok and handoff.collected(folder) == []
     handoff.collect(folder, [good(response="a\u2028ü")])
     before = (folder / "annotations.jsonl").read_bytes()
@@ -108,7 +108,7 @@ def test_two_importers_at_once_lose_nothing(folder):
 
 def test_a_run_without_requests_says_what_to_do_first(tmp_path):
     with pytest.raises(DataError, match="run `outlay campaign next` first"):
-        handoff.latest(tmp_path)
+        handoff.folders(tmp_path)
 
 
 # -- agreement -------------------------------------------------------------------------------------------------------------

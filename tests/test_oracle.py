@@ -12,7 +12,7 @@ import pytest
 from outlay import campaign, registry, workbench
 from outlay.config import StudyConfig
 from outlay.errors import DataError
-from outlay.oracles import replay
+from outlay.oracles import journal as journals
 from outlay.oracles.replay import Replay, read_journal
 from outlay.store import Store
 from outlay.types import Prompt, Request, View
@@ -59,7 +59,7 @@ def test_what_is_in_the_journal_is_not_asked_of_the_vault(oracle):
 
 def test_the_journal_is_on_the_disk_before_the_answer_is_used(oracle, monkeypatch):
     synced = []
-    monkeypatch.setattr(replay.os, "fsync", lambda _: synced.append(journal(oracle)))
+    monkeypatch.setattr(journals.os, "fsync", lambda _: synced.append(journal(oracle)))
     ask(oracle, 1, 2)
     assert synced == [["p1", "p2"]]
 
