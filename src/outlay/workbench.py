@@ -200,7 +200,7 @@ class Workbench:
             base=self.base,
             base_signals=lambda needs: self.signals_for(campaign.seed, needs),
             scorer=self.scorer(),
-            oracle=part(self.config, "oracle", self.config.oracle, vault=vault, journal=journal),
+            oracle=part(self.config, "oracle", self.config.oracle, vault=vault, journal=journal, run=root),
             trainer=part(self.config, "trainer", self.config.trainer),
             evaluators=self.evaluators(),
             diversity=lambda bought, new: self.measured(campaign.seed, bought, new),

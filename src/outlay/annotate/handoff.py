@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
-from ..errors import DataError
-from ..pools.files import jsonl
-from ..store import Store, write_atomic
+from ..oracles import handoff as files
+from ..store import Store
 from ..types import Annotation
 from .record import Answer
 from .verdict import Verdict, examine
 
-FIELDS = tuple(field.name for field in fields(Annotation))
-
-
-def folder(run: Path, number: int) -> Path:
-    """Where round `number` is handed over."""
-    return run / "handoff" / f"round-{number:03d}"
-
-
-def folders(run: Path) -> list[Path]:
-    """The folders of all rounds that were handed over, in order. DataError if there is none yet."""
-    found = sorted(path.parent for path in (run / "handoff").glob("round-*/requests.jsonl"))
-    if not found:
-        raise DataError(f"{run} has no requests yet (no handoff/round-001/requests.jsonl in it); run `outlay campaign next` first")
-    return found
+folder, folders, requests, collected = files.folder, files.folders, files.requests, files.collected
 
 
 def taken(folder: Path) -> bool:
     """Whether the campaign has taken this round's annotations: then they stay as they are."""
     run = folder.parents[1]
     return any(True for pattern in (f"{folder.name}/batch.json", f"*/{folder.name}/batch.json", f"*/*/{folder.name}/batch.json") for _ in run.glob(pattern))
-
-
-def requests(folder: Path) -> list[dict[str, Any]]:
-    """What is asked in this round."""
-    return _lines(folder / "requests.jsonl")
-
-
-def collected(folder: Path) -> list[Annotation]:
-    """What came back so far, in order of arrival."""
-    path = folder / "annotations.jsonl"
-    try:
-        return [Annotation(**{name: row[name] for name in FIELDS}) for row in _lines(path)]
-    except KeyError as missing:
-        raise DataError(f"{path} is damaged (a line without {missing}); restore it: it holds what annotators wrote") from None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [{name: value for name, value in row.items() if name} for row in jsonl(path)] if path.exists() else []
 
 
 def collect(folder: Path, answers: Sequence[Answer], *, k: int = 1, earlier: Sequence[Annotation] = (), dry_run: bool = False) -> Verdict:
@@ -62,7 +27,7 @@ def collect(folder: Path, answers: Sequence[Answer], *, k: int = 1, earlier: Seq
         verdict = examine(answers, requests(folder), [*earlier, *collected(folder)], k=k)
         if verdict.ok and verdict.accepted and not dry_run:
             path = folder / "annotations.jsonl"
-            _write(path, [*_lines(path), *verdict.lines()])
+            files.write(path, [*files.lines(path), *verdict.lines()])
     return verdict
 
 
@@ -70,13 +35,9 @@ def withdraw(folder: Path, prompt_id: str, annotator: str) -> bool:
     """Take one annotation out of annotations.jsonl again; -> whether it was there. Nothing is taken out of a round that the campaign has taken."""
     with Store(folder).lock(".lock", wait=60.0):
         path = folder / "annotations.jsonl"
-        lines = _lines(path)
+        lines = files.lines(path)
         kept = [line for line in lines if (line["prompt_id"], line["annotator"]) != (prompt_id, annotator)]
         if len(kept) == len(lines) or taken(folder):
             return False
-        _write(path, kept)
+        files.write(path, kept)
     return True
-
-
-def _write(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    write_atomic(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode())

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..measure.agree import Agreement, agreement, settle
 from ..types import Annotation
-from .agree import Agreement, agreement, settle
 from .record import Answer
 
 __all__ = ["Agreement", "Verdict", "agreement", "examine", "settle"]

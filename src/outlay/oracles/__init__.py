@@ -1,3 +1,3 @@
 """Oracles: whoever answers."""
 
-from . import llm, replay  # noqa: F401  (registers the parts)
+from . import human, llm, noisy, replay  # noqa: F401  (registers the parts)

@@ -9,9 +9,9 @@ from itertools import combinations
 from statistics import fmean
 
 from ..errors import ConfigError, near
-from ..measure.bleu import sentence_bleu
-from ..measure.text import tokens
 from ..types import Annotation
+from .bleu import sentence_bleu
+from .text import tokens
 
 
 def words(annotation: Annotation) -> str:
