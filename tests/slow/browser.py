@@ -10,7 +10,7 @@ import time
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MISSING = "needs Chromium: apt-get install chromium, or another package that puts `chromium` on the path"
-PATIENCE = 120.0  # seconds for anything that the page should do: a busy machine is slow
+PATIENCE = 300.0  # seconds for anything that the page should do: a busy machine is slow
 
 
 class Browser:

@@ -1,9 +1,7 @@
 """The annotation page in a real browser: nothing that was written is lost, whatever is reloaded, killed or done by two at once."""
 
 import json
-import os
-import subprocess
-import sys
+import multiprocessing
 
 import pytest
 
@@ -12,7 +10,7 @@ from .browser import CHROMIUM, MISSING, Browser
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason=MISSING)]
 pytest.importorskip("fastapi", reason="needs the extra annotate")
 
-SERVE = "import sys; from pathlib import Path; from outlay.annotate.page import serve; serve(Path(sys.argv[1]), links=2, say=lambda link: print(link, flush=True))"
+FORK = multiprocessing.get_context("fork")
 TEXT = "document.getElementById('response').value"
 
 
@@ -29,13 +27,17 @@ class Run:
         (self.folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def start(self):
-        self.process = subprocess.Popen([sys.executable, "-c", SERVE, str(self.root)], stdout=subprocess.PIPE, text=True, env=os.environ)
-        return [self.process.stdout.readline().strip() for _ in range(2)]
+        """-> two links. The server is a process of its own, to be killed."""
+        from outlay.annotate.page import serve
+
+        here, there = FORK.Pipe(duplex=False)
+        self.process = FORK.Process(target=serve, args=(self.root,), kwargs={"links": 2, "say": there.send}, daemon=True)
+        self.process.start()
+        return [here.recv() for _ in range(2)]
 
     def kill(self):
         self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
+        self.process.join()
 
     def collected(self):
         path = self.folder / "annotations.jsonl"
@@ -46,7 +48,7 @@ class Run:
 def run(tmp_path):
     run = Run(tmp_path / "run")
     yield run
-    if run.process and run.process.poll() is None:
+    if run.process and run.process.is_alive():
         run.kill()
 
 
