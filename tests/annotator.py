@@ -8,7 +8,7 @@ SIDES = {"first": ("first", "second"), "second": ("second", "first")}
 
 def in_label_studio(row, said, who):
     name, value = ("choice", {"choices": [said]}) if "first" in row["data"] else ("response", {"text": [said]})
-    annotation = {"id": 9, "completed_by": {"id": 1, "email": who}, "was_cancelled": False, "lead_time": 12.5, "result": [{"from_name": name, "to_name": "prompt", "type": "x", "value": value}]}
+    annotation = {"id": 9, "completed_by": {"id": who, "email": "x@example.org"}, "was_cancelled": False, "lead_time": 12.5, "result": [{"from_name": name, "to_name": "prompt", "type": "x", "value": value}]}
     return row | {"id": 4711, "annotations": [annotation]}
 
 
