@@ -15,7 +15,7 @@ from ..store import dumps, write_atomic
 from . import labelstudio, plain, tools
 from .record import ID, Answer
 
-__all__ = ["FORMATS", "Answer", "detect", "read", "write"]
+__all__ = ["FORMATS", "Answer", "answers", "detect", "read", "write"]
 
 
 @dataclass(frozen=True)
@@ -78,14 +78,20 @@ def read(path: Path, format: str | None = None, *, annotator: str = "") -> list[
         raise DataError(f"{path}: byte {bad.start} is not UTF-8; save the file as UTF-8") from None
     if not rows:
         raise DataError(f"{path}: there is no record in it")
-    shape = FORMATS[format or detect(path, rows[0])]
-    found: list[Answer] = []
-    for row in rows:
-        try:
-            found += shape.answers({name: value for name, value in row.items() if name})
-        except ValueError as bad:
-            raise DataError(f"{path}, {'line' if path.suffix != '.json' else 'record'} {row['']}: {bad}") from None
+    where = f"{path}, {'line' if path.suffix != '.json' else 'record'}"
+    found = answers(rows, format or detect(path, rows[0]), where)
     return [answer if answer.annotator else replace(answer, annotator=annotator) for answer in found]
+
+
+def answers(rows: Sequence[dict[str, Any]], format: str, where: str) -> list[Answer]:
+    """The answers in records of that format. DataError names the malformed one: `where`, and the number that it has under ""."""
+    found: list[Answer] = []
+    for place, row in enumerate(rows, 1):
+        try:
+            found += _format(format).answers({name: value for name, value in row.items() if name})
+        except ValueError as bad:
+            raise DataError(f"{where} {row.get('', place)}: {bad}") from None
+    return found
 
 
 def detect(path: Path, row: dict[str, Any]) -> str:

@@ -43,7 +43,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None  # the key would go to a place that nobody named
 
 
-_OPENER = urllib.request.build_opener(_NoRedirect)
+OPENER = urllib.request.build_opener(_NoRedirect)
 
 
 def complete(url: str, key: str | None, body: dict[str, Any], timeout: float) -> Reply:
@@ -53,7 +53,7 @@ def complete(url: str, key: str | None, body: dict[str, Any], timeout: float) ->
     request = urllib.request.Request(url, data=json.dumps(body).encode(), headers=headers, method="POST")
     deadline = time.monotonic() + timeout
     try:
-        with _OPENER.open(request, timeout=timeout) as answer:
+        with OPENER.open(request, timeout=timeout) as answer:
             raw = _all(answer, deadline)
     except urllib.error.HTTPError as bad:
         with bad:
