@@ -33,6 +33,7 @@ class Run:
         here, there = FORK.Pipe(duplex=False)
         self.process = FORK.Process(target=serve, args=(self.root,), kwargs={"links": 2, "say": there.send}, daemon=True)
         self.process.start()
+        there.close()  # so that a server that dies ends the wait below
         return [here.recv() for _ in range(2)]
 
     def kill(self):
