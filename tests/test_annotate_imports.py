@@ -102,7 +102,7 @@ def check(case):
         return run_one(case, Path(folder))
 
 
-@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(imports())
 def test_an_import_is_kept_whole_or_not_at_all_and_once(case):
     check(case)
