@@ -455,6 +455,17 @@ def test_a_simulated_campaign_runs_through_without_waiting_and_pays_all_judgemen
     assert state_of(setup.opened(tmp_path)).paid == 60
 
 
+def test_people_and_a_machine_share_the_budget_and_status_measures_the_machine(tmp_path):
+    machine = {"use": "noisy", "errors": {"machine": 0.0}}
+    asked = config(oracle={"use": "mixed", "machine": machine, "share": 0.6, "probe": 0.5}, budget=60)
+    assert asked.dev_items + asked.buys + asked.probes == 60 and asked.probes > 8
+    complete(asked, tmp_path)
+    state = state_of(setup.opened(tmp_path))
+    assert 55 <= state.paid <= 60
+    assert state.machine.mean == 1.0 and state.machine.n >= 8
+    assert any("the machine gave the same answer as people on 100.0 %" in line for line in status.lines(state, "c.yaml"))
+
+
 # -- import ----------------------------------------------------------------------------------------------------------------
 
 

@@ -194,7 +194,7 @@ def list_parts(kind: Annotated[str, typer.Argument(help=", ".join(KINDS), show_d
 
     if kind not in KINDS:
         raise ConfigError(f"cannot list '{kind}'; {near(kind, KINDS)}")
-    hidden = {"runtime", "benchmark", "items", "vault", "journal", "run", "workers"}  # filled in by the program
+    hidden = {"runtime", "benchmark", "items", "vault", "journal", "run", "quota", "workers"}  # filled in by the program
     for card in cards(KINDS[kind]):
         marks = [m for m, on in (("nested", card.nested), ("reads groups", card.reads_groups)) if on]
         needs = f"; needs {', '.join(sorted(card.needs))}" if card.needs else ""

@@ -73,7 +73,7 @@ def content(root: Path) -> dict[str, str]:
     """Hash of every file that does not hold seconds."""
     found = {}
     for path in root.rglob("*"):
-        if path.is_file() and path.suffix in (".jsonl", ".safetensors", ".npy") or path.name in ("selection.json", "batch.json", "drafts.json"):
+        if (path.is_file() and path.suffix in (".jsonl", ".safetensors", ".npy")) or path.name in ("selection.json", "batch.json", "drafts.json"):
             found[path.relative_to(root).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found
 

@@ -65,7 +65,7 @@ def cost(config: CampaignConfig, prompts: int) -> Iterator[str]:
     left = config.budget - k * config.items
     yield (
         f"budget: {count(config.budget, 'judgement')}, ${config.budget * price:,.2f} at ${price:,.2f} each: dev set {k * config.dev_items}, random slices {k * slices}, "
-        f"chosen {k * (config.buys - slices)}" + (f", {left} left over since each prompt needs {k}" if left else "")
+        f"chosen {k * (config.buys - slices)}" + (f", probes of the machine {config.probes}" if config.probes else "") + (f", {left} left over since each prompt needs {k}" if left else "")
     )
     yield f"days: {days(config)}"
     if config.prices.per_day_of_delay and config.prices.days_per_round is not None:

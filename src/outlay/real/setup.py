@@ -46,7 +46,8 @@ class Live:
 
     @property
     def asks_people(self) -> bool:
-        return registry.parse(self.config.oracle)[0] == "human"
+        """Whether the oracle writes hand-offs, and waits for them."""
+        return "run" in registry.card("oracle", registry.parse(self.config.oracle)[0]).options
 
     def dev_prompts(self) -> list[Prompt]:
         """The random prompts that are set aside for the dev set, spares last: those outside of this seed's share of the pool."""
@@ -96,7 +97,7 @@ def set_up(config: CampaignConfig, root: Path) -> Live:
     """Write the run directory, or check that it holds this campaign over this pool. For the holder of the run's lock."""
     check(config)
     store = Store(root)
-    store.sweep()
+    _sweep(store)
     if (root / "campaign.json").exists():
         _same(CampaignConfig.model_validate(store.read("campaign.json", dict)["config"]), config, root)
     elif (root / "study.json").exists() and set(store.read("study.json", dict)["campaigns"]) != {config.campaign.id}:  # else the set-up was cut off
@@ -112,6 +113,14 @@ def set_up(config: CampaignConfig, root: Path) -> Live:
     if not (root / "campaign.json").exists() or store.read("campaign.json", dict)["config"] != config.model_dump(mode="json"):
         store.write("campaign.json", {"config": config.model_dump(mode="json")})
     return _live(config, store, study)
+
+
+def _sweep(store: Store) -> None:
+    """Delete what killed processes left. A page may be writing into the hand-offs, under their own locks."""
+    store.sweep(but="handoff")
+    for folder in sorted((store.root / "handoff").glob("round-*")):
+        with Store(folder).lock(".lock", wait=60):
+            Store(folder).sweep()
 
 
 def opened(root: Path) -> Live:

@@ -25,6 +25,8 @@ def lines(state: State, target: str) -> Iterator[str]:
         yield f"random slices of all rounds together: {percent(together)} of the pool right, on average over these models"
     if config.annotators.per_item > 1:
         yield f"agreement: {state.agreement.text()}"
+    if (same := state.machine) is not None:
+        yield f"the machine gave the same answer as people on {percent(same)} of the probes"
     yield forecast(state)
     if worth := verdict(state):
         yield worth
@@ -41,7 +43,7 @@ def budget(state: State) -> str:
         ("chosen", sum(s.paid for s in taken if s.number) - k * sum(s.sliced for s in taken)), ("not trained on yet", sum(s.paid for s in state.stages if not s.taken)),
     ) if number]  # fmt: skip
     of = f" ({', '.join(parts)})" if parts else ""
-    return f"budget: {state.paid} of {config.budget} judgements paid{of}; ${state.paid * price:,.2f} of ${config.budget * price:,.2f}"
+    return f"budget: {state.paid} of {config.budget} judgements paid{of}; ${state.paid * price + sum(s.usd for s in state.stages):,.2f} of ${config.budget * price:,.2f}"
 
 
 def _stage(stage: Stage, state: State) -> str:
