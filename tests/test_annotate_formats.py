@@ -11,6 +11,8 @@ from outlay.annotate import formats
 from outlay.annotate.plain import neutral, restored
 from outlay.errors import ConfigError, DataError
 
+from .annotator import answered, records
+
 NASTY = 'a "quoted", comma\nline; ü\u2028\t| =1+1'
 
 
@@ -20,56 +22,6 @@ def request(key="p1", *, kind="response", drafts=("a draft",), prompt=NASTY, num
 
 def pair(key="p1"):
     return request(key, kind="preference", drafts=("=draft one", "draft\ntwo"))
-
-
-# What an annotator's work looks like in each tool: exported records that were answered, with new ids where the tool gives its own.
-
-
-def in_label_studio(row, said):
-    name, value = ("choice", {"choices": [said]}) if said in ("first", "second") else ("response", {"text": [said]})
-    annotation = {"id": 9, "completed_by": {"id": 1, "email": "ann"}, "was_cancelled": False, "lead_time": 12.5, "result": [{"from_name": name, "to_name": "prompt", "type": "x", "value": value}]}
-    return row | {"id": 4711, "annotations": [annotation]}
-
-
-def in_argilla(row, said):
-    question = "choice" if said in ("first", "second") else "response"
-    return row | {"_server_id": "other", "responses": {question: [{"value": said, "user_id": "ann"}]}}
-
-
-def in_prodigy(row, said):
-    answer = {"accept": [said]} if said in ("first", "second") else {"response": said}
-    return row | answer | {"answer": "accept", "_timestamp": 1700000000, "_annotator_id": "ann", "_input_hash": 1, "_task_hash": 2}
-
-
-def in_doccano(row, said):
-    return row | {"id": 17, "label": [said], "Comments": [], "username": "ann"}
-
-
-def in_jsonl(row, said):
-    sides = {"first": ("first", "second"), "second": ("second", "first")}
-    answer = dict(zip(("chosen", "rejected"), (row[s] for s in sides[said]), strict=True)) if said in sides else {"completion": said}
-    return row | answer | {"annotator": "ann"}
-
-
-WORK = {"label-studio": in_label_studio, "argilla": in_argilla, "prodigy": in_prodigy, "doccano": in_doccano, "jsonl": in_jsonl}
-
-
-def worked(path, format, said):
-    """The exported file, annotated: one answer for each record."""
-    if format == "csv":
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-        for row, word in zip(rows, said, strict=True):
-            row |= {"choice" if "choice" in row else "response": word, "annotator": "ann"}
-        with open(path, "w", encoding="utf-8-sig", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys())
-            writer.writeheader()
-            writer.writerows(rows)
-        return
-    text = path.read_text()
-    rows = json.loads(text) if text.startswith("[") else [json.loads(line) for line in text.split("\n")[:-1]]
-    rows = [WORK[format](row, word) for row, word in zip(rows, said, strict=True)][::-1]  # tools do not keep the order
-    path.write_text(json.dumps(rows) if path.suffix == ".json" else "".join(json.dumps(r) + "\n" for r in rows))
 
 
 @pytest.fixture(params=formats.FORMATS)
@@ -84,7 +36,7 @@ def file(tool, tmp_path):
 
 def test_a_response_comes_back_under_its_id_from_every_tool_and_the_format_is_detected(tool, file):
     formats.write([request("p1"), request("007", drafts=())], file, tool)
-    worked(file, tool, [NASTY, "second best"])
+    answered(file, tool, [(row, said, "ann") for row, said in zip(records(file), [NASTY, "second best"], strict=True)][::-1])  # tools do not keep the order
     found = {a.id: a for a in formats.read(file)}
     assert {key: (a.kind, a.response, a.prompt, a.round, a.annotator) for key, a in found.items()} == {
         "p1": ("response", NASTY, NASTY, 2, "ann"),
@@ -94,7 +46,7 @@ def test_a_response_comes_back_under_its_id_from_every_tool_and_the_format_is_de
 
 def test_a_preference_comes_back_as_the_two_texts_from_every_tool(tool, file):
     formats.write([pair("p1"), pair("p2")], file, tool)
-    worked(file, tool, ["first", "second"])
+    answered(file, tool, [(row, said, "ann") for row, said in zip(records(file), ["first", "second"], strict=True)])
     found = {a.id: (a.kind, a.chosen, a.rejected, a.prompt) for a in formats.read(file, tool)}
     assert found == {"p1": ("preference", "=draft one", "draft\ntwo", NASTY), "p2": ("preference", "draft\ntwo", "=draft one", NASTY)}
 

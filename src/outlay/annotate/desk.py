@@ -85,8 +85,12 @@ class Desk:
             found = base.execute("select annotator from session where digest = ?", (_digest(session),)).fetchone()
         return found[0] if found else None
 
+    def identity(self) -> str:
+        """A name of this run that no other has: browsers keep what belongs to different runs apart by it."""
+        return self.fact("run") or self.fact("run", secrets.token_hex(8)) or ""
+
     def fact(self, name: str, value: str | None = None) -> str | None:
-        """A remembered fact; set it if a value is given."""
+        """A remembered fact; None if there is none. It is set first if a value is given."""
         with self._base() as base:
             if value is not None:
                 base.execute("insert or replace into fact values(?, ?)", (name, value))
@@ -117,10 +121,11 @@ class Desk:
             item = self._item(base, rounds, name, now)
         mine = [a for _, _, there in rounds for a in there if a.annotator == name]
         times = [a.seconds for a in mine if a.seconds > 0 and a.kind != "skip"]
+        run = self.identity()
         total = sum(r["annotators"] for _, asked, _ in rounds for r in asked)
         done = sum(len(there) for _, _, there in rounds)
         undo = any(not handoff.taken(folder) for folder, _, there in rounds if any(a.annotator == name for a in there))
-        return {"name": name, "item": item, "done": done, "total": total, "mine": len(mine), "pace": median(times) if times else None, "undo": undo}
+        return {"run": run, "name": name, "item": item, "done": done, "total": total, "mine": len(mine), "pace": median(times) if times else None, "undo": undo}
 
     def _item(self, base: sqlite3.Connection, rounds: list, name: str, now: float) -> dict[str, Any] | None:
         held = Counter((row[0], row[1]) for row in base.execute("select round, id from claim where annotator != ? and until > ?", (name, now)))
@@ -169,6 +174,8 @@ class Desk:
         """Keep a finished answer: `text` is the response, or the reason of a skip; `side` 0 or 1 is the preferred draft as this annotator saw
         them. The same answer again changes nothing. Refused if it does not pass; the text is kept as a draft in any case."""
         folder, request = self._request(number, key)
+        if kind not in ("skip", request["kind"]):
+            raise DataError(f"a {kind} where a {request['kind']} is asked; load the page again")
         at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
         common = {"annotator": name, "seconds": seconds, "round": number, "at": at}
         if kind == "skip":

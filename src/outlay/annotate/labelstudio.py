@@ -72,4 +72,4 @@ def _texts(value: Any) -> list[str]:
 
 def _person(annotation: dict[str, Any]) -> str:
     who = annotation.get("completed_by")
-    return text(who, "email", "id") or "" if isinstance(who, dict) else text(annotation, "completed_by") or ""
+    return text(who, "id", "email") or "" if isinstance(who, dict) else text(annotation, "completed_by") or ""

@@ -5,9 +5,9 @@ const sides = [...document.querySelectorAll(".side")];
 const IDLE = 60000; // milliseconds without a sign of life that count as work
 let state = null, item = null, side = -1, busy = false;
 let spent = 0, alive = 0, ticked = 0; // seconds on this item; last sign of life; last count
-let unsaved = null, saving = false, timer = 0;
+let unsaved = null, saving = false, timer = 0, away = false;
 
-const place = it => `outlay ${state.name} ${it.round} ${it.id}`;
+const place = it => `outlay ${state.run} ${state.name} ${it.round} ${it.id}`;
 const stored = it => { try { return JSON.parse(localStorage.getItem(place(it))); } catch { return null; } };
 const keep = (it, value) => { try { localStorage.setItem(place(it), JSON.stringify(value)); return true; } catch { return false; } };
 const forget = it => { try { localStorage.removeItem(place(it)); } catch { /* no storage: nothing was kept */ } };
@@ -52,7 +52,6 @@ async function save(leaving) {
   try {
     await call("PUT", "api/draft", sent, leaving === true && JSON.stringify(sent).length < 60000);
     if (unsaved === sent) { unsaved = null; at("saved").textContent = "saved"; }
-    trouble("");
   } catch (bad) {
     if (bad.status === 401) return lockedOut(bad);
     at("saved").textContent = "kept in this browser; the server does not answer, trying again…";
@@ -147,6 +146,7 @@ function submit() {
 }
 
 function skip() { if (item && !at("why").open) { at("why").returnValue = ""; at("why").showModal(); } }
+at("cancel").addEventListener("click", () => at("why").close(""));
 at("why").addEventListener("close", () => {
   if (at("why").returnValue !== "skip" || !item) return;
   const reason = document.querySelector("input[name=reason]:checked").value || at("other").value.trim();
@@ -204,9 +204,14 @@ function lockedOut(bad) {
 }
 
 async function refresh() {
-  try { show(await call("GET", "api/state")); return true; }
+  try {
+    show(await call("GET", "api/state"));
+    if (away) { away = false; trouble(""); }
+    return true;
+  }
   catch (bad) {
     if (bad.status === 401) return false;
+    away = true;
     trouble(bad.status ? bad.message : "The server does not answer; trying again…");
     setTimeout(refresh, 2000);
     return true;

@@ -18,7 +18,6 @@ from ..errors import ConfigError, OutlayError
 from . import handoff
 from .desk import LONGEST, Desk, Refused
 
-COOKIE = "outlay"
 LOCAL = ("127.0.0.1", "localhost", "::1")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
@@ -63,6 +62,7 @@ def application(desk: Desk, hosts: Sequence[str]) -> Any:
     from fastapi import FastAPI, Request
     from fastapi.responses import JSONResponse, Response
 
+    cookie = f"outlay-{desk.identity()}"  # cookies know no ports: another run on this machine has its own
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
 
     @app.middleware("http")
@@ -86,7 +86,7 @@ def application(desk: Desk, hosts: Sequence[str]) -> Any:
         return JSONResponse({"error": "this browser is not let in; open a new link"}, 401)
 
     def name_of(request: Request) -> str:
-        name = desk.who(request.cookies.get(COOKIE, ""))
+        name = desk.who(request.cookies.get(cookie, ""))
         if name is None:
             raise NoSession
         return name
@@ -104,7 +104,7 @@ def application(desk: Desk, hosts: Sequence[str]) -> Any:
         if session is None:
             return JSONResponse({"error": "this link was used before, or never existed; each link lets one browser in, once: start `outlay annotate` again for a new one, or ask somebody who is in"}, 403)
         answer = JSONResponse({})
-        answer.set_cookie(COOKIE, session, httponly=True, samesite="strict", max_age=90 * 24 * 3600)
+        answer.set_cookie(cookie, session, httponly=True, samesite="strict", max_age=90 * 24 * 3600)
         return answer
 
     @app.get("/api/state")

@@ -6,6 +6,8 @@ import datetime
 import email.utils
 import http.client
 import json
+import socket
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -57,7 +59,7 @@ def complete(url: str, key: str | None, body: dict[str, Any], timeout: float) ->
         with bad:
             raise _refusal(url, bad) from None
     except (http.client.HTTPException, OSError) as bad:  # URLError, timeouts, resets, a reply cut off
-        never = isinstance(bad, urllib.error.URLError) and isinstance(bad.reason, ConnectionRefusedError)
+        never = isinstance(bad, urllib.error.URLError) and isinstance(bad.reason, ConnectionRefusedError | socket.gaierror | ssl.SSLCertVerificationError)
         raise Failed(f"{type(bad).__name__}: {bad}", paid=not never) from None
     return _reply(raw)
 
