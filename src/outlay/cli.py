@@ -89,6 +89,8 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.", show_defau
 
     if not (run / "study.json").exists():
         raise ConfigError(f"{run} is not a run directory (no study.json in it); run `outlay study CONFIG --out {run}` first")
+    if (run / "campaign.json").exists():
+        raise ConfigError(f"{run} is a campaign with annotators, not a study; its report is written by `outlay campaign finish {run}`")
     _complete(run)
     results.write(run)
     _show(run)

@@ -75,6 +75,11 @@ class Mixed:
         return registry.build("oracle", self.machine, **{key: getattr(self, key) for key in ("vault", "journal") if key in takes})
 
 
+def answered(folder: Path) -> list[Annotation]:
+    """What the machine answered in this hand-off."""
+    return [handoff.annotation(line) for line in handoff.lines(folder / FILE) if "probe" in line]
+
+
 def probes(folders: Sequence[Path]) -> list[tuple[Annotation, list[Annotation]]]:
     """What the machine answered on the probes of these hand-offs, and what people answered to the same prompts."""
     found = []

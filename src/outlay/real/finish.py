@@ -83,7 +83,7 @@ def _chosen(live: Live, number: int, selection: Selection, answers: dict[str, An
         why: dict[str, Any] = {"strategy": None if sliced else selection.strategy, "rank": at + 1, "score": selection.scores[at] if selection.scores else None}
         if selection.represents and selection.nearest and selection.examples:
             near = selection.nearest[at]
-            why |= {"represents": selection.represents[at], "represents_e.g.": list(selection.examples[at]), "nearest_bought": near and near[0], "similarity": near and near[1]}
+            why |= {"represents": selection.represents[at], "represents_examples": list(selection.examples[at]), "nearest_bought": near and near[0], "similarity": near and near[1]}
         yield _row(live, number, "random slice" if sliced else "chosen", answers[key], why | {"chosen_by": None if sliced else chooser})
 
 

@@ -108,38 +108,41 @@ def replay(config: CampaignConfig, root: Path, *, quiet: bool = False) -> tuple[
     if budget < max(config.replay.rounds):
         raise ConfigError(f"sample: {table.num_rows} prompts leave {budget} to buy in a replay of {max(config.replay.rounds)} rounds; name a larger sample, or fewer replay.rounds")
     parts = {"test": table.take(np.sort(drawn[:tests])), "pool": table.take(np.sort(drawn[tests:]))}
-    study = _study(config, root, share, budget, fingerprint([table.column(name).to_pylist() for name in ("id", "text", "group", "response")]))
+    fixed = config.model_dump(mode="json", include={"model", "scorer", "trainer", "runtime", "embedding", "scored_share", "shard", "start"})
+    home = root / fingerprint([fixed, config.grader, share, {name: part.to_pydict() for name, part in parts.items()}])  # another sample or trainer is another replay
     for name, part in parts.items():
-        if not (root / f"{name}.parquet").exists():
-            write_atomic(root / f"{name}.parquet", _bytes(part))
-    run_study(study, root / "study", quiet=quiet)
-    return _cells(root / "study"), config.replay.seeds, budget
+        if not (home / f"{name}.parquet").exists():
+            write_atomic(home / f"{name}.parquet", _bytes(part))
+    run_study(_study(config, home, share, budget), home / "study", quiet=quiet)
+    return *_cells(home / "study", budget), budget
 
 
-def _study(config: CampaignConfig, root: Path, share: int, budget: int, content: str) -> StudyConfig:
+def _study(config: CampaignConfig, home: Path, share: int, budget: int) -> StudyConfig:
     def file(name: str) -> dict[str, Any]:
-        return {"use": "file", "path": str(root / f"{name}.parquet"), "text": "text", "response": "response", "group": "group", "id": "id"}
+        return {"use": "file", "path": str(home / f"{name}.parquet"), "text": "text", "response": "response", "group": "group", "id": "id"}
 
     use, options = registry.parse(config.grader)
     values = config.model_dump(mode="json", include={"model", "scorer", "trainer", "runtime", "embedding", "scored_share", "shard"})
     rounds = sorted({1, *config.replay.rounds, config.rounds} & set(range(1, budget + 1)))
-    values |= {"name": "replay", "note": f"sample {content}", "pool": file("pool"), "pool_per_seed": share, "evaluators": {"test": {"use": use, **options, "source": file("test")}}}
+    values |= {"name": "replay", "pool": file("pool"), "pool_per_seed": share, "evaluators": {"test": {"use": use, **options, "source": file("test")}}}
     values |= {"strategies": list(dict.fromkeys(["random", *config.replay.strategies, config.strategy])), "rounds": rounds, "starts": [config.start]}
     return validate_as(StudyConfig, values | {"seeds": config.replay.seeds, "budgets": [budget], "reference_curve": False, "executor": "serial"}, "replay")
 
 
-def _cells(root: Path) -> list[Cell]:
+def _cells(root: Path, budget: int) -> tuple[list[Cell], int]:
+    """The cells of this budget, also those that an earlier call asked for; and how many seeds they have."""
     import pandas as pd
 
     table = pd.read_parquet(root / "results.parquet")
-    table = table[(table["round"] == table["rounds_run"]) & ~table["reference"]]
+    table = table[(table["round"] == table["rounds_run"]) & ~table["reference"] & (table["budget"] == budget)]
     by_cell = {key: dict(zip(part["seed"], part["accuracy"], strict=True)) for key, part in table.groupby(["strategy", "rounds"], sort=False) if (part["rounds_run"] == key[1]).all()}
     others = len(by_cell) - 1
     base = by_cell["random", 1]
-    return [
+    cells = [
         Cell(strategy, rounds, float(np.mean(list(values.values()))), None if (strategy, rounds) == ("random", 1) else paired_difference(values, base, 1 - 0.05 / others))
         for (strategy, rounds), values in by_cell.items()
     ]
+    return cells, len(base)
 
 
 def found(cells: list[Cell], seeds_run: int, budget: int) -> Iterator[str]:
