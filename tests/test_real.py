@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -120,6 +121,18 @@ def test_places_that_are_skipped_twice_are_carried_into_the_next_round(tmp_path)
     with pytest.raises(AwaitingAnnotations):
         go(asked, tmp_path)
     assert len(handoff.requests(handoff.folder(tmp_path, 2))) == 6 + 4
+
+
+def test_a_dev_set_that_everybody_skips_is_none(tmp_path):
+    asked = config(rounds=1, budget=12)
+    with pytest.raises(AwaitingAnnotations):
+        go(asked, tmp_path)
+    for _ in range(2):  # it, and its spare
+        give(tmp_path, skip=frozenset(line["id"] for line in handoff.requests(handoff.folder(tmp_path, 0))))
+        with contextlib.suppress(AwaitingAnnotations):
+            go(asked, tmp_path)
+    state = state_of(setup.opened(tmp_path))
+    assert state.finished and state.base is None and state.paid == 11
 
 
 def test_each_annotator_of_a_prompt_is_paid(tmp_path):

@@ -43,6 +43,7 @@ def lines(config: CampaignConfig, root: Path, *, quiet: bool = False) -> Iterato
     """The plan in sentences, one a line. Runs (or resumes) the replay in RUN/replay where the config names a sample."""
     setup.check(config)
     table = pools.check("pool", registry.build("pool", config.pool)())
+    setup.check_size(config, table.num_rows)
     yield from cost(config, table.num_rows)
     if config.sample is None:
         yield from reasons(config)
@@ -52,7 +53,9 @@ def lines(config: CampaignConfig, root: Path, *, quiet: bool = False) -> Iterato
     chosen, why = suggest(cells)
     said = f"{chosen.strategy} in {count(chosen.rounds, 'round')}: {why}"
     yield f"suggestion: {said}"
-    if (chosen.strategy, chosen.rounds) != (config.strategy, config.rounds):
+    if chosen.strategy == "random":
+        yield f"  more rounds do not change what random buys; they let you stop early: `status` forecasts from {POINTS} trained rounds on (the config has {config.rounds})"
+    elif (chosen.strategy, chosen.rounds) != (config.strategy, config.rounds):
         yield f"  the config says {config.strategy} in {count(config.rounds, 'round')}; to change it: strategy: {chosen.strategy}, rounds: {chosen.rounds}"
     Store(root).write("replay.json", {"verdict": f"by replay on {count(budget, 'labelled prompt')} of the sample, {said}"})
 

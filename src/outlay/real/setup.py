@@ -56,6 +56,12 @@ class Live:
         drawn = seeds.lottery(self.campaign.seed, pool.ids, "dev")[rows]
         return pool.at(rows[np.argsort(drawn, kind="stable")])
 
+    def dev_answers(self) -> int:
+        """Items of the dev set; 0 where there is none, or all of it was skipped."""
+        import pyarrow.parquet as pq
+
+        return pq.read_metadata(self.root / DEV_TABLE).num_rows if (self.root / DEV_TABLE).exists() else 0
+
     def trained(self) -> int:
         """Rounds whose model is there, from the first one on."""
         done = [(self.root / folder / "model.json").exists() for folder in self.folders]
@@ -93,6 +99,13 @@ def check(config: CampaignConfig) -> None:
             registry.build("pool", spec)
 
 
+def check_size(config: CampaignConfig, prompts: int) -> None:
+    """ConfigError for a pool of too few prompts."""
+    spares = config.reserve - config.dev_items
+    if prompts < config.buys + config.reserve:
+        raise ConfigError(f"the pool has {prompts} prompts, too few for {config.buys + config.dev_items} bought ones and {spares} spares; lower the budget or enlarge the pool")
+
+
 def set_up(config: CampaignConfig, root: Path) -> Live:
     """Write the run directory, or check that it holds this campaign over this pool. For the holder of the run's lock."""
     check(config)
@@ -105,8 +118,7 @@ def set_up(config: CampaignConfig, root: Path) -> Live:
     table = pools.check("pool", registry.build("pool", config.pool)())
     if (root / "campaign.json").exists() and (what := difference(pools.read(root / "shared/pool.parquet"), table)):
         raise RunConflict(f"the pool has changed since {root} was started: {what}; restore it, or start another campaign with another --out")
-    if table.num_rows < config.items + config.reserve - config.dev_items:
-        raise ConfigError(f"the pool has {table.num_rows} prompts, too few for {config.items} bought ones and {config.reserve - config.dev_items} spares; lower the budget or enlarge the pool")
+    check_size(config, table.num_rows)
     if config.test_set is not None:
         pools.require_disjoint(table, test_table(config), "test_set")
     study = studies.set_up(config.study(table.num_rows), store, cells=[config.campaign])
