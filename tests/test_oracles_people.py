@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,8 @@ import pytest
 from outlay.errors import AwaitingAnnotations, ConfigError, DataError
 from outlay.oracles import handoff
 from outlay.oracles.human import Human
+from outlay.oracles.mixed import Mixed
+from outlay.oracles.mixed import probes as machine_probes
 from outlay.oracles.noisy import Noisy
 from outlay.types import Prompt, Request
 
@@ -134,3 +137,78 @@ def test_the_files_of_a_hand_off_are_plain_json_lines(tmp_path):
         Human(run=tmp_path)(requests("é", number=0))
     raw = (tmp_path / "handoff/round-000/requests.jsonl").read_text(encoding="utf-8")
     assert json.loads(raw)["id"] == "é" and "é" in raw
+
+
+# -- people and a machine --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed(noisy, tmp_path):
+    """mixed(**options): people, and a machine that errs on a third of the prompts."""
+
+    def make(**options):
+        part = {"share": 0.5, "probe": 0.2, "quota": 4, "machine": {"use": "noisy", "errors": {"machine": 0.33}}} | options
+        return Mixed(run=tmp_path, vault=tmp_path / "vault.parquet", journal=tmp_path / "journal.jsonl", **part)
+
+    make.requests = [replace(r, drafts=("a draft",)) for r in noisy.requests[:40]]
+    make.gold = noisy.gold
+    return make
+
+
+def asked_of_people(folder):
+    return [line["id"] for line in handoff.requests(folder)]
+
+
+def test_people_are_asked_the_rest_and_the_probes_and_the_machine_is_not_asked_twice(mixed, tmp_path):
+    folder = handoff.folder(tmp_path, 1)
+    for _ in range(2):
+        with pytest.raises(AwaitingAnnotations):
+            mixed()(mixed.requests)
+        journal = (tmp_path / "journal.jsonl").read_text().splitlines()
+        assert len(journal) == 20 and len(asked_of_people(folder)) == 20 + 4
+    probes = {json.loads(line)["id"] for line in journal} & set(asked_of_people(folder))
+    assert len(probes) == 4
+    assert {line["id"] for line in handoff.requests(folder) if not line["drafts"]} == probes
+
+
+def test_a_kill_between_the_machine_and_the_people_does_not_draw_anew(mixed, tmp_path):
+    with pytest.raises(AwaitingAnnotations):
+        mixed()(mixed.requests)
+    folder = handoff.folder(tmp_path, 1)
+    before = folder.joinpath("machine.jsonl").read_bytes(), folder.joinpath("requests.jsonl").read_bytes()
+    (folder / "requests.jsonl").unlink()
+    with pytest.raises(AwaitingAnnotations):
+        mixed()(mixed.requests)
+    assert (folder.joinpath("machine.jsonl").read_bytes(), folder.joinpath("requests.jsonl").read_bytes()) == before
+
+
+def test_a_probe_is_paid_twice_and_the_answer_of_people_is_kept(mixed, tmp_path):
+    with pytest.raises(AwaitingAnnotations):
+        mixed(machine={"use": "noisy", "errors": {"machine": 1.0}})(mixed.requests)
+    folder = handoff.folder(tmp_path, 1)
+    answer(folder, *((key, "anna", mixed.gold[key]) for key in asked_of_people(folder)))
+    batch = mixed(machine={"use": "noisy", "errors": {"machine": 1.0}})(mixed.requests)
+    assert batch.cost.labels == 44
+    assert [a.prompt_id for a in batch.annotations] == [r.prompt.id for r in mixed.requests]
+    right = {a.prompt_id for a in batch.annotations if a.response == mixed.gold[a.prompt_id]}
+    assert right == set(asked_of_people(folder))
+    assert [any(p.response == a.response for p in people) for a, people in machine_probes([folder])] == [False] * 4
+
+
+def test_probes_never_exceed_what_the_budget_has_for_them(mixed, tmp_path):
+    for number in (1, 2, 3):
+        with pytest.raises(AwaitingAnnotations):
+            mixed(probe=1.0)([replace(r, round=number) for r in mixed.requests[13 * (number - 1) : 13 * number]])
+    lines = [line for number in (1, 2, 3) for line in handoff.lines(handoff.folder(tmp_path, number) / "machine.jsonl")]
+    assert sum(line.get("probe", False) for line in lines) == 4
+
+
+def test_the_dev_set_is_for_people_alone(mixed, tmp_path):
+    with pytest.raises(AwaitingAnnotations, match="the dev set waits for 40 of 40"):
+        mixed()([replace(r, round=0) for r in mixed.requests])
+    assert not (tmp_path / "journal.jsonl").exists()
+
+
+def test_people_are_no_machine(mixed):
+    with pytest.raises(ConfigError, match="'human' waits for people, and is no machine"):
+        mixed(machine="human")

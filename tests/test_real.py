@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from outlay import cli
 from outlay.annotate.imports import bring_in
 from outlay.campaign import run
 from outlay.config import validate_as
@@ -20,7 +24,7 @@ from outlay.errors import AwaitingAnnotations, ConfigError, DataError, OutlayErr
 from outlay.measure.stats import Interval
 from outlay.oracles import handoff
 from outlay.real import finish, flow, plan, setup, status
-from outlay.real.config import CampaignConfig
+from outlay.real.config import CampaignConfig, load
 from outlay.real.state import state_of
 from outlay.store import Store
 from outlay.toy import ToyPool
@@ -117,6 +121,18 @@ def test_places_that_are_skipped_twice_are_carried_into_the_next_round(tmp_path)
     with pytest.raises(AwaitingAnnotations):
         go(asked, tmp_path)
     assert len(handoff.requests(handoff.folder(tmp_path, 2))) == 6 + 4
+
+
+def test_a_dev_set_that_everybody_skips_is_none(tmp_path):
+    asked = config(rounds=1, budget=12)
+    with pytest.raises(AwaitingAnnotations):
+        go(asked, tmp_path)
+    for _ in range(2):  # it, and its spare
+        give(tmp_path, skip=frozenset(line["id"] for line in handoff.requests(handoff.folder(tmp_path, 0))))
+        with contextlib.suppress(AwaitingAnnotations):
+            go(asked, tmp_path)
+    state = state_of(setup.opened(tmp_path))
+    assert state.finished and state.base is None and state.paid == 11
 
 
 def test_each_annotator_of_a_prompt_is_paid(tmp_path):
@@ -443,7 +459,8 @@ def test_a_replay_on_a_labelled_sample_buys_from_it_and_tests_on_the_rest(tmp_pa
     asked = config(sample=sample, replay={"strategies": ["mean_entropy"], "rounds": [2], "seeds": 2})
     said = "\n".join(plan.lines(asked, tmp_path, quiet=True))
     assert "replay: 22 of the sample's prompts bought, 2 seeds" in said and "suggestion: " in said and "random, 1 round: " in said
-    pool, test = (set(pq.read_table(tmp_path / f"replay/{name}.parquet").column("id").to_pylist()) for name in ("pool", "test"))
+    (home,) = (tmp_path / "replay").iterdir()
+    pool, test = (set(pq.read_table(home / f"{name}.parquet").column("id").to_pylist()) for name in ("pool", "test"))
     assert (len(pool), len(test), len(pool & test)) == (56, 24, 0)
     assert "by replay on 22 labelled prompts" in Store(tmp_path).read("replay.json", dict)["verdict"]
 
@@ -453,6 +470,63 @@ def test_a_simulated_campaign_runs_through_without_waiting_and_pays_all_judgemen
     said = go(asked, tmp_path)
     assert [line.split(":")[0] for line in said if line.startswith("round")] == ["round 1 of 3", "round 2 of 3", "round 3 of 3"]
     assert state_of(setup.opened(tmp_path)).paid == 60
+
+
+def test_people_and_a_machine_share_the_budget_and_status_measures_the_machine(tmp_path):
+    machine = {"use": "noisy", "errors": {"machine": 0.0}}
+    asked = config(oracle={"use": "mixed", "machine": machine, "share": 0.6, "probe": 0.5}, budget=60)
+    assert asked.dev_items + asked.buys + asked.probes == 60 and asked.probes > 8
+    complete(asked, tmp_path)
+    state = state_of(setup.opened(tmp_path))
+    assert 55 <= state.paid <= 60
+    assert state.machine.mean == 1.0 and state.machine.n >= 8
+    assert any("the machine gave the same answer as people on 100.0 %" in line for line in status.lines(state, "c.yaml"))
+
+
+# -- command line ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outlay(monkeypatch, capsys, tmp_path):
+    """outlay("next", ...) -> (exit code, stdout, stderr) of `outlay campaign next ...`, in an empty working directory with c.yaml."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(RAW))
+
+    def go(*arguments, of="campaign"):
+        monkeypatch.setattr(sys, "argv", ["outlay", of, *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        said = capsys.readouterr()
+        return left.value.code or 0, said.out, said.err
+
+    return go
+
+
+def test_what_init_writes_is_a_valid_campaign(outlay):
+    assert outlay("campaign", of="init")[0] == 0
+    asked = load(Path("campaign.yaml"))
+    assert (asked.budget, asked.dev_items, sum(asked.sizes)) == (300, 30, 270)
+    assert outlay("next", "campaign.yaml")[2] == "error: pool file prompts.jsonl does not exist; check the path in the config\n"
+    assert not Path("runs/my-campaign").exists()
+
+
+def test_exit_codes_tell_waiting_from_refused_from_done(outlay, tmp_path):
+    assert outlay("status", "c.yaml")[0] == 0
+    code, out, err = outlay("next", "c.yaml")
+    assert code == 3 and "next: 16 judgements to give" in out and "round 1 waits for 12 of 12 judgements" in err
+    assert outlay("export", "c.yaml", "tasks.jsonl")[0] == 0
+    tasks = rows(tmp_path / "tasks.jsonl")
+    assert len(tasks) == 16
+    done = [task | {"completion": GOLD[task["outlay_id"]], "annotator": "anna"} for task in tasks]
+    (tmp_path / "bad.jsonl").write_text(json.dumps(done[0] | {"completion": " "}) + "\n")
+    code, out, err = outlay("import", "c.yaml", "bad.jsonl")
+    assert (code, out) == (1, "") and "empty response" in err
+    (tmp_path / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in done))
+    assert outlay("import", "runs/people", "good.jsonl")[0] == 0
+    assert outlay("export", "c.yaml", "more.jsonl")[2].startswith("error: nothing waits for an answer")
+    assert outlay("next", "runs/people")[0] == 3
+    assert outlay("finish", "c.yaml")[0] == 0
+    assert "is a campaign with annotators, not a study" in outlay("runs/people", of="report")[2]
 
 
 # -- import ----------------------------------------------------------------------------------------------------------------

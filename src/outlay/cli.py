@@ -89,6 +89,8 @@ def report(run: Annotated[Path, typer.Argument(help="Run directory.", show_defau
 
     if not (run / "study.json").exists():
         raise ConfigError(f"{run} is not a run directory (no study.json in it); run `outlay study CONFIG --out {run}` first")
+    if (run / "campaign.json").exists():
+        raise ConfigError(f"{run} is a campaign with annotators, not a study; its report is written by `outlay campaign finish {run}`")
     _complete(run)
     results.write(run)
     _show(run)
@@ -194,7 +196,7 @@ def list_parts(kind: Annotated[str, typer.Argument(help=", ".join(KINDS), show_d
 
     if kind not in KINDS:
         raise ConfigError(f"cannot list '{kind}'; {near(kind, KINDS)}")
-    hidden = {"runtime", "benchmark", "items", "vault", "journal", "run", "workers"}  # filled in by the program
+    hidden = {"runtime", "benchmark", "items", "vault", "journal", "run", "quota", "workers"}  # filled in by the program
     for card in cards(KINDS[kind]):
         marks = [m for m, on in (("nested", card.nested), ("reads groups", card.reads_groups)) if on]
         needs = f"; needs {', '.join(sorted(card.needs))}" if card.needs else ""

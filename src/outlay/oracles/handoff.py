@@ -42,9 +42,14 @@ def collected(folder: Path) -> list[Annotation]:
     """What came back so far, in order of arrival."""
     path = folder / "annotations.jsonl"
     try:
-        return [Annotation(**{name: row[name] for name in FIELDS}) for row in lines(path)]
+        return [annotation(row) for row in lines(path)]
     except KeyError as missing:
         raise DataError(f"{path} is damaged (a line without {missing}); restore it: it holds what annotators wrote") from None
+
+
+def annotation(line: dict[str, Any]) -> Annotation:
+    """The record in a line, without what else the line says of it."""
+    return Annotation(**{name: line[name] for name in FIELDS})
 
 
 def waiting(folder: Path) -> dict[str, int]:

@@ -106,9 +106,20 @@ class CampaignConfig(Section):
         return self.dev_items + math.ceil(self.dev_items / SPARE)
 
     @property
+    def probes(self) -> int:
+        """Prompts that a machine and people are both paid for."""
+        return self.items - self.dev_items - self.buys
+
+    @property
     def buys(self) -> int:
         """Prompts that the rounds may buy."""
-        return self.items - self.dev_items
+        left = self.items - self.dev_items
+        use, options = registry.parse(self.oracle)
+        if use != "mixed":
+            return left
+        given = {**registry.card("oracle", use).options, **options}
+        rate = given["share"] * given["probe"]
+        return max((n for n in range(left + 1) if n + int(rate * n) <= left), default=0)
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -130,14 +141,13 @@ class CampaignConfig(Section):
         return validate_as(StudyConfig, values)
 
     def oracle_spec(self) -> Spec:
-        """The oracle with the annotators' number and rule, where it takes them."""
+        """The oracle with the annotators' number and rule and the number of probes, where it takes them."""
         use, options = registry.parse(self.oracle)
-        given = {"per_item": self.annotators.per_item, "settle": self.annotators.settle}
-        if registry.card("oracle", use).options.keys() >= given.keys():
-            return {"use": use, **given, **options}
-        if self.annotators.per_item > 1:
+        takes = registry.card("oracle", use).options
+        if self.annotators.per_item > 1 and "per_item" not in takes:
             raise ConfigError(f"oracle '{use}' gives one answer a prompt; set annotators.per_item to 1 (it is {self.annotators.per_item})")
-        return {"use": use, **options}
+        given = {"per_item": self.annotators.per_item, "settle": self.annotators.settle, "quota": self.probes}
+        return {"use": use, **{key: value for key, value in given.items() if key in takes}, **options}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> CampaignConfig:

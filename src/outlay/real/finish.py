@@ -14,6 +14,7 @@ from .. import export
 from ..errors import ConfigError
 from ..measure.stats import accuracy_interval
 from ..oracles import handoff
+from ..oracles.mixed import FILE as MACHINE
 from ..store import Store, write_atomic
 from ..types import Annotation, Batch, Evaluation, Model, Prompt, Selection
 from . import report
@@ -38,8 +39,9 @@ def finish(root: Path, *, leave_open: bool = False) -> list[Path]:
         if pending and not leave_open:
             raise ConfigError(f"round {rounds + 1} has {pending} judgements that no model was trained on; complete it and run `outlay campaign next`, or finish with --leave-open")
         tests = _test(live, rounds)
-        final, making = root / "final", root / ".final"
-        shutil.rmtree(making, ignore_errors=True)
+        final, making, old = root / "final", root / ".final", root / ".final.old"
+        for left in (making, old):  # of a killed process
+            shutil.rmtree(left, ignore_errors=True)
         export.export(root, live.campaign.id, making, rounds=rounds)
         rows = list(provenance(live))
         write_atomic(making / "dataset/provenance.jsonl", _jsonl(rows))
@@ -50,9 +52,9 @@ def finish(root: Path, *, leave_open: bool = False) -> list[Path]:
             write_atomic(making / "dataset/not-trained-on.jsonl", _jsonl(late))
         write_atomic(making / "report.html", report.page(state, tests, rows).encode())
         if final.exists():
-            os.replace(final, root / ".final.old")
+            os.replace(final, old)
         os.replace(making, final)
-        shutil.rmtree(root / ".final.old", ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
     return [final / "dataset", final / "model", final / "report.html"]
 
 
@@ -81,12 +83,14 @@ def _chosen(live: Live, number: int, selection: Selection, answers: dict[str, An
         why: dict[str, Any] = {"strategy": None if sliced else selection.strategy, "rank": at + 1, "score": selection.scores[at] if selection.scores else None}
         if selection.represents and selection.nearest and selection.examples:
             near = selection.nearest[at]
-            why |= {"represents": selection.represents[at], "represents_e.g.": list(selection.examples[at]), "nearest_bought": near and near[0], "similarity": near and near[1]}
+            why |= {"represents": selection.represents[at], "represents_examples": list(selection.examples[at]), "nearest_bought": near and near[0], "similarity": near and near[1]}
         yield _row(live, number, "random slice" if sliced else "chosen", answers[key], why | {"chosen_by": None if sliced else chooser})
 
 
 def _row(live: Live, number: int, role: str, answer: Annotation, why: dict[str, Any]) -> dict[str, Any]:
-    judgements = [line for line in handoff.lines(handoff.folder(live.root, number) / "annotations.jsonl") if line["prompt_id"] == answer.prompt_id]
+    folder = handoff.folder(live.root, number)
+    lines = [line for name in ("annotations.jsonl", MACHINE) for line in handoff.lines(folder / name)]
+    judgements = [line for line in lines if line["prompt_id"] == answer.prompt_id and "kind" in line]
     row: dict[str, Any] = {"id": answer.prompt_id, "round": number, "role": role, "kind": answer.kind, "annotator": answer.annotator, "seconds": answer.seconds} | why
     return row | {"judgements": [{name: line.get(name) for name in ("annotator", "kind", "response", "seconds", "at", "reason")} for line in judgements]}
 

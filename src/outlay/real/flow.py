@@ -54,10 +54,9 @@ def _desk(live: Live) -> Desk:
     desk = bench.desk(live.campaign, list(live.folders), len(live.folders))
     waiting = _dev(live, desk.oracle)
     tests = {}
-    if config.dev_set is not None or config.dev_items:
+    if waiting is None and live.dev_answers():
         tests["dev"] = lambda model, *, seed: live.grade(model, DEV_TABLE, "dev")
-        if waiting is None:
-            live.store.keep("shared/base/evaluation-dev.parquet", Evaluation, lambda: live.grade(bench.base, DEV_TABLE, "dev"))
+        live.store.keep("shared/base/evaluation-dev.parquet", Evaluation, lambda: live.grade(bench.base, DEV_TABLE, "dev"))
 
     def ask(requests: Sequence[Request]) -> Batch:
         """Both hand-offs are out before anybody waits: the dev set's, and the first round's."""

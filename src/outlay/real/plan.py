@@ -43,6 +43,7 @@ def lines(config: CampaignConfig, root: Path, *, quiet: bool = False) -> Iterato
     """The plan in sentences, one a line. Runs (or resumes) the replay in RUN/replay where the config names a sample."""
     setup.check(config)
     table = pools.check("pool", registry.build("pool", config.pool)())
+    setup.check_size(config, table.num_rows)
     yield from cost(config, table.num_rows)
     if config.sample is None:
         yield from reasons(config)
@@ -52,7 +53,9 @@ def lines(config: CampaignConfig, root: Path, *, quiet: bool = False) -> Iterato
     chosen, why = suggest(cells)
     said = f"{chosen.strategy} in {count(chosen.rounds, 'round')}: {why}"
     yield f"suggestion: {said}"
-    if (chosen.strategy, chosen.rounds) != (config.strategy, config.rounds):
+    if chosen.strategy == "random":
+        yield f"  more rounds do not change what random buys; they let you stop early: `status` forecasts from {POINTS} trained rounds on (the config has {config.rounds})"
+    elif (chosen.strategy, chosen.rounds) != (config.strategy, config.rounds):
         yield f"  the config says {config.strategy} in {count(config.rounds, 'round')}; to change it: strategy: {chosen.strategy}, rounds: {chosen.rounds}"
     Store(root).write("replay.json", {"verdict": f"by replay on {count(budget, 'labelled prompt')} of the sample, {said}"})
 
@@ -65,7 +68,7 @@ def cost(config: CampaignConfig, prompts: int) -> Iterator[str]:
     left = config.budget - k * config.items
     yield (
         f"budget: {count(config.budget, 'judgement')}, ${config.budget * price:,.2f} at ${price:,.2f} each: dev set {k * config.dev_items}, random slices {k * slices}, "
-        f"chosen {k * (config.buys - slices)}" + (f", {left} left over since each prompt needs {k}" if left else "")
+        f"chosen {k * (config.buys - slices)}" + (f", probes of the machine {config.probes}" if config.probes else "") + (f", {left} left over since each prompt needs {k}" if left else "")
     )
     yield f"days: {days(config)}"
     if config.prices.per_day_of_delay and config.prices.days_per_round is not None:
@@ -108,38 +111,41 @@ def replay(config: CampaignConfig, root: Path, *, quiet: bool = False) -> tuple[
     if budget < max(config.replay.rounds):
         raise ConfigError(f"sample: {table.num_rows} prompts leave {budget} to buy in a replay of {max(config.replay.rounds)} rounds; name a larger sample, or fewer replay.rounds")
     parts = {"test": table.take(np.sort(drawn[:tests])), "pool": table.take(np.sort(drawn[tests:]))}
-    study = _study(config, root, share, budget, fingerprint([table.column(name).to_pylist() for name in ("id", "text", "group", "response")]))
+    fixed = config.model_dump(mode="json", include={"model", "scorer", "trainer", "runtime", "embedding", "scored_share", "shard", "start"})
+    home = root / fingerprint([fixed, config.grader, share, {name: part.to_pydict() for name, part in parts.items()}])  # another sample or trainer is another replay
     for name, part in parts.items():
-        if not (root / f"{name}.parquet").exists():
-            write_atomic(root / f"{name}.parquet", _bytes(part))
-    run_study(study, root / "study", quiet=quiet)
-    return _cells(root / "study"), config.replay.seeds, budget
+        if not (home / f"{name}.parquet").exists():
+            write_atomic(home / f"{name}.parquet", _bytes(part))
+    run_study(_study(config, home, share, budget), home / "study", quiet=quiet)
+    return *_cells(home / "study", budget), budget
 
 
-def _study(config: CampaignConfig, root: Path, share: int, budget: int, content: str) -> StudyConfig:
+def _study(config: CampaignConfig, home: Path, share: int, budget: int) -> StudyConfig:
     def file(name: str) -> dict[str, Any]:
-        return {"use": "file", "path": str(root / f"{name}.parquet"), "text": "text", "response": "response", "group": "group", "id": "id"}
+        return {"use": "file", "path": str(home / f"{name}.parquet"), "text": "text", "response": "response", "group": "group", "id": "id"}
 
     use, options = registry.parse(config.grader)
     values = config.model_dump(mode="json", include={"model", "scorer", "trainer", "runtime", "embedding", "scored_share", "shard"})
     rounds = sorted({1, *config.replay.rounds, config.rounds} & set(range(1, budget + 1)))
-    values |= {"name": "replay", "note": f"sample {content}", "pool": file("pool"), "pool_per_seed": share, "evaluators": {"test": {"use": use, **options, "source": file("test")}}}
+    values |= {"name": "replay", "pool": file("pool"), "pool_per_seed": share, "evaluators": {"test": {"use": use, **options, "source": file("test")}}}
     values |= {"strategies": list(dict.fromkeys(["random", *config.replay.strategies, config.strategy])), "rounds": rounds, "starts": [config.start]}
     return validate_as(StudyConfig, values | {"seeds": config.replay.seeds, "budgets": [budget], "reference_curve": False, "executor": "serial"}, "replay")
 
 
-def _cells(root: Path) -> list[Cell]:
+def _cells(root: Path, budget: int) -> tuple[list[Cell], int]:
+    """The cells of this budget, also those that an earlier call asked for; and how many seeds they have."""
     import pandas as pd
 
     table = pd.read_parquet(root / "results.parquet")
-    table = table[(table["round"] == table["rounds_run"]) & ~table["reference"]]
+    table = table[(table["round"] == table["rounds_run"]) & ~table["reference"] & (table["budget"] == budget)]
     by_cell = {key: dict(zip(part["seed"], part["accuracy"], strict=True)) for key, part in table.groupby(["strategy", "rounds"], sort=False) if (part["rounds_run"] == key[1]).all()}
     others = len(by_cell) - 1
     base = by_cell["random", 1]
-    return [
+    cells = [
         Cell(strategy, rounds, float(np.mean(list(values.values()))), None if (strategy, rounds) == ("random", 1) else paired_difference(values, base, 1 - 0.05 / others))
         for (strategy, rounds), values in by_cell.items()
     ]
+    return cells, len(base)
 
 
 def found(cells: list[Cell], seeds_run: int, budget: int) -> Iterator[str]:

@@ -46,7 +46,8 @@ class Live:
 
     @property
     def asks_people(self) -> bool:
-        return registry.parse(self.config.oracle)[0] == "human"
+        """Whether the oracle writes hand-offs, and waits for them."""
+        return "run" in registry.card("oracle", registry.parse(self.config.oracle)[0]).options
 
     def dev_prompts(self) -> list[Prompt]:
         """The random prompts that are set aside for the dev set, spares last: those outside of this seed's share of the pool."""
@@ -54,6 +55,12 @@ class Live:
         rows = np.setdiff1d(np.arange(len(pool)), self.bench.rows(self.campaign.seed))
         drawn = seeds.lottery(self.campaign.seed, pool.ids, "dev")[rows]
         return pool.at(rows[np.argsort(drawn, kind="stable")])
+
+    def dev_answers(self) -> int:
+        """Items of the dev set; 0 where there is none, or all of it was skipped."""
+        import pyarrow.parquet as pq
+
+        return pq.read_metadata(self.root / DEV_TABLE).num_rows if (self.root / DEV_TABLE).exists() else 0
 
     def trained(self) -> int:
         """Rounds whose model is there, from the first one on."""
@@ -92,11 +99,18 @@ def check(config: CampaignConfig) -> None:
             registry.build("pool", spec)
 
 
+def check_size(config: CampaignConfig, prompts: int) -> None:
+    """ConfigError for a pool of too few prompts."""
+    spares = config.reserve - config.dev_items
+    if prompts < config.buys + config.reserve:
+        raise ConfigError(f"the pool has {prompts} prompts, too few for {config.buys + config.dev_items} bought ones and {spares} spares; lower the budget or enlarge the pool")
+
+
 def set_up(config: CampaignConfig, root: Path) -> Live:
     """Write the run directory, or check that it holds this campaign over this pool. For the holder of the run's lock."""
     check(config)
     store = Store(root)
-    store.sweep()
+    _sweep(store)
     if (root / "campaign.json").exists():
         _same(CampaignConfig.model_validate(store.read("campaign.json", dict)["config"]), config, root)
     elif (root / "study.json").exists() and set(store.read("study.json", dict)["campaigns"]) != {config.campaign.id}:  # else the set-up was cut off
@@ -104,14 +118,21 @@ def set_up(config: CampaignConfig, root: Path) -> Live:
     table = pools.check("pool", registry.build("pool", config.pool)())
     if (root / "campaign.json").exists() and (what := difference(pools.read(root / "shared/pool.parquet"), table)):
         raise RunConflict(f"the pool has changed since {root} was started: {what}; restore it, or start another campaign with another --out")
-    if table.num_rows < config.items + config.reserve - config.dev_items:
-        raise ConfigError(f"the pool has {table.num_rows} prompts, too few for {config.items} bought ones and {config.reserve - config.dev_items} spares; lower the budget or enlarge the pool")
+    check_size(config, table.num_rows)
     if config.test_set is not None:
         pools.require_disjoint(table, test_table(config), "test_set")
     study = studies.set_up(config.study(table.num_rows), store, cells=[config.campaign])
     if not (root / "campaign.json").exists() or store.read("campaign.json", dict)["config"] != config.model_dump(mode="json"):
         store.write("campaign.json", {"config": config.model_dump(mode="json")})
     return _live(config, store, study)
+
+
+def _sweep(store: Store) -> None:
+    """Delete what killed processes left. A page may be writing into the hand-offs, under their own locks."""
+    store.sweep(but="handoff")
+    for folder in sorted((store.root / "handoff").glob("round-*")):
+        with Store(folder).lock(".lock", wait=60):
+            Store(folder).sweep()
 
 
 def opened(root: Path) -> Live:

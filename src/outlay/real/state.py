@@ -13,6 +13,7 @@ from .. import seeds
 from ..measure import agree, audit, forecast
 from ..measure.stats import Interval, accuracy_interval
 from ..oracles import handoff
+from ..oracles.mixed import answered, probes
 from ..types import Annotation, Batch, Evaluation, Floats, Selection
 from .setup import DEV, Live
 
@@ -23,7 +24,7 @@ AHEAD = 50  # prompts that the forecast looks ahead
 class Stage:
     """The dev set (number 0) or a round. `asked` prompts were handed over; `waiting` of their judgements are still to come; `judgements`
     are those that came back, or what a simulated annotator gave. Of a round whose batch was taken: `bought` prompts, `sliced` of them
-    in the random slice, `skipped` ones, `paid` judgements. `trained`: its model is there. `audit`: the model before this round on the
+    in the random slice, `skipped` ones, `paid` judgements, of them `by_machine`, and the dollars that they brought along (an API's bill). `trained`: its model is there. `audit`: the model before this round on the
     pool; `chosen`, `slice_right`: whether it was right on each chosen prompt, and on each of the slice."""
 
     number: int
@@ -35,6 +36,8 @@ class Stage:
     sliced: int = 0
     skipped: int = 0
     paid: int = 0
+    by_machine: int = 0
+    usd: float = 0.0
     trained: bool = False
     dev: Evaluation | None = None
     audit: audit.Audit | None = None
@@ -69,6 +72,11 @@ class State:
         return sum(stage.paid for stage in self.stages)
 
     @property
+    def usd(self) -> float:
+        """Dollars paid so far: people's judgements at the config's price, and what machines billed."""
+        return self.live.config.prices.per_annotation * sum(s.paid - s.by_machine for s in self.stages) + sum(s.usd for s in self.stages)
+
+    @property
     def finished(self) -> bool:
         """Whether the last round's model is there."""
         return self.live.trained() == self.live.config.rounds
@@ -81,6 +89,12 @@ class State:
     @property
     def agreement(self) -> agree.Agreement:
         return agree.agreement([a for stage in self.stages for a in stage.judgements])
+
+    @property
+    def machine(self) -> Interval | None:
+        """Share of the probes on which the machine gave the same answer as people (blanks apart); None where there is none."""
+        pairs = probes([handoff.folder(self.live.root, stage.number) for stage in self.rounds])
+        return accuracy_interval([any(agree.words(a) == agree.words(b) for b in people) for a, people in pairs]) if pairs else None
 
     @property
     def by_annotator(self) -> Counter[str]:
@@ -137,14 +151,17 @@ def _stage(live: Live, number: int, path: str) -> Stage:
     """What the hand-off and the batch of a stage say."""
     where = handoff.folder(live.root, number)
     back = tuple(handoff.collected(where))
+    machine = answered(where)
+    by_machine = sum(a.kind != "skip" for a in machine)
     asked, waiting = len(handoff.requests(where)), sum(handoff.waiting(where).values())
     if not (live.root / path).exists():
-        return Stage(number, asked, waiting, back, taken=False, paid=sum(a.kind != "skip" for a in back))
+        paid = sum(a.kind != "skip" for a in back) + by_machine
+        return Stage(number, asked, waiting, back, taken=False, paid=paid, by_machine=by_machine, usd=sum(a.usd for a in [*back, *machine]))
     batch = live.store.read(path, Batch)
     got = [a for a in batch.annotations if a.kind != "skip"]
-    return Stage(
-        number, len(batch.annotations), waiting, back or batch.annotations, taken=True, bought=len(got), skipped=len(batch.annotations) - len(got), paid=batch.cost.labels
-    )  # fmt: skip
+    skipped = len(batch.annotations) - len(got)
+    seen = back or batch.annotations
+    return Stage(number, len(batch.annotations), waiting, seen, taken=True, bought=len(got), skipped=skipped, paid=batch.cost.labels, by_machine=by_machine, usd=batch.cost.usd)
 
 
 def _round(live: Live, number: int, folder: str, left: int, earlier: Floats) -> Stage:

@@ -25,6 +25,8 @@ def lines(state: State, target: str) -> Iterator[str]:
         yield f"random slices of all rounds together: {percent(together)} of the pool right, on average over these models"
     if config.annotators.per_item > 1:
         yield f"agreement: {state.agreement.text()}"
+    if (same := state.machine) is not None:
+        yield f"the machine gave the same answer as people on {percent(same)} of the probes"
     yield forecast(state)
     if worth := verdict(state):
         yield worth
@@ -34,14 +36,14 @@ def lines(state: State, target: str) -> Iterator[str]:
 def budget(state: State) -> str:
     """What was paid, for what, and what is left."""
     config = state.live.config
-    k, price = config.annotators.per_item, config.prices.per_annotation
+    k = config.annotators.per_item
     taken = [stage for stage in state.stages if stage.taken]
     parts = [f"{name} {number}" for name, number in (
         ("dev set", sum(s.paid for s in taken if not s.number)), ("random slices", k * sum(s.sliced for s in taken)),
         ("chosen", sum(s.paid for s in taken if s.number) - k * sum(s.sliced for s in taken)), ("not trained on yet", sum(s.paid for s in state.stages if not s.taken)),
     ) if number]  # fmt: skip
     of = f" ({', '.join(parts)})" if parts else ""
-    return f"budget: {state.paid} of {config.budget} judgements paid{of}; ${state.paid * price:,.2f} of ${config.budget * price:,.2f}"
+    return f"budget: {state.paid} of {config.budget} judgements paid{of}; ${state.usd:,.2f} of ${config.budget * config.prices.per_annotation:,.2f}"
 
 
 def _stage(stage: Stage, state: State) -> str:
@@ -58,7 +60,7 @@ def _stage(stage: Stage, state: State) -> str:
     if stage.skipped:
         said.append(f"{stage.skipped} skipped")
     if stage.audit is not None:
-        said.append(f"the model before it was right on {percent(stage.audit.whole)} of the pool, by a random slice of {stage.audit.left.n}")
+        said.append(f"the model before it was right on {percent(stage.audit.whole)} of the pool, by its random slice")
     if stage.number and not stage.trained:
         said.append("not trained on yet")
     if stage.dev_accuracy is not None:
