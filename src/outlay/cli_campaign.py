@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,6 +35,13 @@ def _where(target: Path, out: Path | None) -> tuple[CampaignConfig, Path]:
         return opened(target).config, target
     config = load(target)
     return config, out or Path("runs") / config.name
+
+
+def _asked(root: Path) -> list[dict[str, Any]]:
+    """The requests that wait for an answer."""
+    from .oracles import handoff
+
+    return [line for folder in handoff.folders(root) for waiting in [handoff.waiting(folder)] for line in handoff.requests(folder) if line["id"] in waiting]
 
 
 def _status(live: Live, target: Path) -> None:
@@ -87,10 +94,9 @@ def export(
     Example: outlay campaign export campaign.yaml tasks.json --to label-studio
     """
     from .annotate.formats import write
-    from .oracles import handoff
 
     _, root = _where(target, out)
-    asked = [line for folder in handoff.folders(root) for waiting in [handoff.waiting(folder)] for line in handoff.requests(folder) if line["id"] in waiting]
+    asked = _asked(root)
     if not asked:
         raise DataError(f"nothing waits for an answer in {root}; `outlay campaign status {target}` says what to do")
     for path in write(asked, file, to):
@@ -121,6 +127,31 @@ def bring_in(
         raise DataError("nothing was imported")
     if not dry_run:
         _status(opened(root), target)
+
+
+@app.command("label-studio")
+def label_studio(
+    target: Target,
+    url: Annotated[str, typer.Argument(help="Address of the server, e.g. http://127.0.0.1:8080.", show_default=False)],
+    title: Annotated[str | None, typer.Option(help="Title of the project there (default: the campaign's name).", show_default=False)] = None,
+    key_env: Annotated[str, typer.Option(help="Environment variable that holds your token.")] = "LABEL_STUDIO_API_KEY",
+    out: Out = None,
+) -> None:
+    """Take in what was answered on a Label Studio server, and put what waits for an answer there as tasks. Repeat it at will.
+
+    Example: outlay campaign label-studio campaign.yaml http://127.0.0.1:8080
+    """
+    from .annotate.bridge import LabelStudio
+    from .annotate.imports import take
+
+    config, root = _where(target, out)
+    server = LabelStudio(url=url, title=title or f"outlay {config.name}", key_env=key_env)
+    verdict = take(root, server.pull())
+    typer.echo(verdict.text, err=not verdict.ok)
+    if not verdict.ok:
+        raise DataError("nothing was imported, and no task added")
+    asked = _asked(root)
+    typer.echo(f"{server.push(asked) if asked else 0} tasks are new in project '{server.title}'; {len(asked)} prompts wait for an answer")
 
 
 @app.command()

@@ -50,10 +50,10 @@ class LabelStudio:
         return len(fresh)
 
     def pull(self) -> list[Answer]:
-        """All answers in the project, skips among them. DataError if there is no such project."""
+        """All answers in the project, skips among them; none while there is no such project."""
         project = self._project()
         if project is None:
-            raise DataError(f"{self.url} has no project '{self.title}'; push the requests first")
+            return []
         tasks = [task for task in self._export(project["id"]) if ID in task["data"]]
         return formats.answers(tasks, "label-studio", f"{self.url}, project '{self.title}'")
 

@@ -25,10 +25,16 @@ def collect(folder: Path, answers: Sequence[Answer], *, k: int = 1, earlier: Seq
     `earlier` are the annotations of earlier rounds: a tool's export may hold them again. One process at a time; another one waits."""
     with Store(folder).lock(".lock", wait=60.0):
         verdict = examine(answers, requests(folder), [*earlier, *collected(folder)], k=k)
-        if verdict.ok and verdict.accepted and not dry_run:
-            path = folder / "annotations.jsonl"
-            files.write(path, [*files.lines(path), *verdict.lines()])
+        if not dry_run:
+            keep(folder, verdict)
     return verdict
+
+
+def keep(folder: Path, verdict: Verdict) -> None:
+    """Add what was accepted to annotations.jsonl. For the holder of the folder's lock."""
+    if verdict.accepted:
+        path = folder / "annotations.jsonl"
+        files.write(path, [*files.lines(path), *verdict.lines()])
 
 
 def withdraw(folder: Path, prompt_id: str, annotator: str) -> bool:
