@@ -192,14 +192,26 @@ class Skipper:
         return Batch(tuple(made), Cost(labels=sum(a.kind != "skip" for a in made)))
 
 
-def test_skipped_prompts_leave_the_pool_and_their_places_are_carried_into_the_next_round(run):
-    oracle, spy = Skipper(3), SpyTrainer()
+def test_skipped_prompts_leave_the_pool_their_places_are_asked_again_once_and_then_carried_into_the_next_round(run):
+    oracle, spy = Skipper(6), SpyTrainer()
     rounds = run(Campaign("random", 3, 12), oracle=oracle, trainer=spy)
-    assert [len(asked) for asked in oracle.asked] == [4, 4 + 3, 4]
-    assert len(set(chain(*oracle.asked))) == 15
-    assert [r.labels_spent for r in rounds] == [1, 8, 12]
-    skipped = set(oracle.asked[0][:3])
+    assert [len(asked) for asked in oracle.asked] == [4, 4, 4 + 2, 4]
+    assert len(set(chain(*oracle.asked))) == 18
+    assert [r.labels_spent for r in rounds] == [2, 8, 12]
+    skipped = {*oracle.asked[0], *oracle.asked[1][:2]}
     assert not any(skipped & set(ids) for _, ids, _ in spy.calls)
+
+
+def test_a_random_slice_of_a_batch_is_the_same_whatever_the_strategy(run):
+    slices = {}
+    for strategy in ("mean_entropy", "facility_location"):
+        run(Campaign(strategy, 1, 20), name=strategy, audit=0.2)
+        found = Store(run.root / strategy).read("r1/selection.json", Selection)
+        slices[strategy] = found.ids[-found.audit :]
+        assert len(set(found.ids)) == 20
+        assert [s is None for s in found.scores] == [False] * 16 + [True] * 4
+    assert slices["mean_entropy"] == slices["facility_location"]
+    assert len(slices["mean_entropy"]) == 4
 
 
 def test_a_second_reading_of_a_run_with_skips_asks_nobody(run):

@@ -57,7 +57,6 @@ def test_a_missing_key_is_named_with_its_meaning(toy_raw, key):
         ("starts", ["tepid"], "starts.0: .*cold"),
         ("name", "../elsewhere", "name: "),
         ("evaluators", {"a/b": "toy"}, "evaluator name 'a/b'"),
-        ("evaluators", {}, "evaluators: "),
         ("prices", {"per_annotation": -1}, "per_annotation: "),
         ("workers", 0, "workers: "),
         ("runtime", {"minibatch": 0}, "runtime.minibatch: "),

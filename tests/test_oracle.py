@@ -11,8 +11,9 @@ import pytest
 
 from outlay import campaign, registry, workbench
 from outlay.config import StudyConfig
-from outlay.errors import DataError
-from outlay.oracles import replay
+from outlay.errors import ConfigError, DataError
+from outlay.oracles import chat
+from outlay.oracles import journal as journals
 from outlay.oracles.replay import Replay, read_journal
 from outlay.store import Store
 from outlay.types import Prompt, Request, View
@@ -59,7 +60,7 @@ def test_what_is_in_the_journal_is_not_asked_of_the_vault(oracle):
 
 def test_the_journal_is_on_the_disk_before_the_answer_is_used(oracle, monkeypatch):
     synced = []
-    monkeypatch.setattr(replay.os, "fsync", lambda _: synced.append(journal(oracle)))
+    monkeypatch.setattr(journals.os, "fsync", lambda _: synced.append(journal(oracle)))
     ask(oracle, 1, 2)
     assert synced == [["p1", "p2"]]
 
@@ -85,6 +86,30 @@ def test_a_prompt_without_a_gold_answer_is_named_and_nothing_is_revealed(oracle,
     with pytest.raises(DataError, match=f"prompt 'p{row}' has no gold answer"):
         ask(oracle, 1, row)
     assert read_journal(oracle.journal) == {}
+
+
+# -- an LLM; what needs a server is in slow/test_oracle_llm.py --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"base_url": "ftp://x"}, "an http or https address"),
+        ({"base_url": "http://u:p@127.0.0.1"}, "without a password"),
+        ({"base_url": "http://example.org/v1"}, "unencrypted; use https"),
+        ({"max_usd": 1.0}, "set usd_in and usd_out"),
+        ({"workers": 0}, "'workers' = 0"),
+        ({"worker": 2}, "did you mean 'workers'"),
+    ],
+)
+def test_options_of_an_llm_that_make_no_sense_are_named(options, says, tmp_path):
+    with pytest.raises(ConfigError, match=says):
+        registry.build("oracle", {"use": "llm", "base_url": "https://127.0.0.1/v1", "model": "m", **options}, journal=tmp_path / "j")
+
+
+@pytest.mark.parametrize(("value", "low", "high"), [("7", 7, 7), ("-3", 0, 0), ("soon", 0, 0), (None, 0, 0), ("inf", 0, 0), ("Wed, 21 Oct 2099 07:28:00 GMT", 1e8, 1e11)])
+def test_retry_after_is_seconds_or_a_date(value, low, high):
+    assert low <= chat._asked_wait(value) <= high
 
 
 # -- strategies ------------------------------------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ def test_every_part_says_what_it_is():
 def test_every_default_option_passes_its_own_check(kind):
     for card in registry.cards(kind):
         given = {key: value for key, value in card.options.items() if value is not dataclasses.MISSING}
-        missing = {key: "x" for key, value in card.options.items() if value is dataclasses.MISSING}
+        missing = {key: "https://x" if key.endswith("_url") else "x" for key, value in card.options.items() if value is dataclasses.MISSING}
         assert registry.build(kind, {"use": card.name} | given | missing) is not None
 
 

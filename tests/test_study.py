@@ -404,3 +404,8 @@ def test_the_working_directory_does_not_matter(whole, toy_study, tmp_path, monke
     run = run_study(toy_study(), Path("relative"), quiet=True)
     assert tables(run) == tables(whole)
     assert os.listdir(tmp_path) == ["relative"]
+
+
+def test_a_study_without_a_test_is_refused(toy_study):
+    with pytest.raises(ConfigError, match="evaluators: a study needs at least one test"):
+        study.check(toy_study().model_copy(update={"evaluators": {}}))

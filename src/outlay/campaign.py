@@ -32,6 +32,7 @@ from .types import (
     Model,
     Oracle,
     Pool,
+    Prompt,
     Request,
     Round,
     Scorer,
@@ -87,7 +88,11 @@ class Desk:
     of it, priced as if this campaign had scored it alone; `diversity(bought, new)` measures what was bought, and its last batch;
     `embedding` (n, d) is the space of the evidence beside a choice, centred and normalised; `folders` has one stage folder a round (campaigns that share a prefix share its folders) and `shared` those that another campaign branches from;
     `scored_share` of the unlabeled prompts get live signals in a round, `shard` at a time, and the strategy picks among these;
-    `each` is map, or does so with several shards at once."""
+    `each` is map, or does so with several shards at once.
+
+    With annotators: this share of each batch is a random slice of what is left (`audit`); `before` scores the model on what was just
+    bought, before it is trained on it; `drafts` writes the responses that annotators edit (none for the random slice: who sees the
+    model's answer tends to agree with it)."""
 
     store: Store
     pool: Pool
@@ -106,6 +111,9 @@ class Desk:
     shard: int = 512
     each: Callable = map
     keep_models: str = "last"
+    audit: float = 0.0
+    before: Callable[[Model, Sequence[Annotation], str], Evaluation] | None = None
+    drafts: Callable[[Model, Sequence[Prompt]], Sequence[str]] | None = None
 
 
 def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
@@ -132,14 +140,17 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         rng = stream()
         if not k:
             raise DataError(f"the pool is used up: all {n} prompts were bought or skipped before round {number}; enlarge the pool or lower the budget")
-        selection = store.keep(f"{folder}/selection.json", Selection, partial(_select, campaign.strategy, view, k, rng, desk))
+        audit = _audit(desk, campaign.seed, unlabeled, k, number)
+        selection = store.keep(f"{folder}/selection.json", Selection, partial(_select, campaign.strategy, view, k, rng, desk, audit))
         if len(offered) < len(unlabeled):
             store.keep(f"{folder}/agreement.json", dict, partial(_agreement, campaign.strategy, desk, card, replace(view, unlabeled=unlabeled), view, k, stream))
-        asked = pool.rows_of(selection.ids)
-        batch = store.keep(f"{folder}/batch.json", Batch, partial(_annotate, desk.oracle, pool, asked, number))
+        ask = partial(_ask, desk, model, remake, folder, number)
+        batch = store.keep(f"{folder}/batch.json", Batch, partial(_buy, campaign, desk, view, selection, folder, number, ask))
         new = [a for a in batch.annotations if a.kind != "skip"]
-        owed = k - len(new)  # places that were skipped are filled from the next round's choice
-        bought, closed = bought + new, np.concatenate([closed, asked])
+        owed = k - len(new)  # places that were skipped twice are filled from the next round's choice
+        bought, closed = bought + new, np.concatenate([closed, pool.rows_of(a.prompt_id for a in batch.annotations)])
+        if desk.before and new:
+            store.keep(f"{folder}/before.parquet", Evaluation, partial(_before, desk, model, remake, new, folder))
 
         begin = desk.base if campaign.start == "cold" else model
         lesson = new if campaign.start == "warm_new" else bought
@@ -201,29 +212,67 @@ def _score(desk: Desk, model: Model, live: frozenset[str], everywhere: frozenset
     return Signals(columns, live, sum((part.cost for _, part in passes[1:]), passes[0][1].cost))
 
 
-def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: Desk) -> Selection:
+def _audit(desk: Desk, seed: int, unlabeled: Indices, k: int, number: int) -> Indices:
+    """The random slice of a batch of k: at least one prompt where there is to be one, and never the whole batch."""
+    if not desk.audit:
+        return unlabeled[:0]
+    drawn = seeds.lottery(seed, desk.pool.ids, "audit", number)[unlabeled]
+    return unlabeled[np.argsort(drawn, kind="stable")[: min(k - 1, max(1, round(desk.audit * k)))]]
+
+
+def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: Desk, audit: Indices) -> Selection:
     try:
-        picked = select(strategy, view, k, rng)
+        picked = select(strategy, replace(view, unlabeled=np.setdiff1d(view.unlabeled, audit)), k - len(audit), rng)
     except SignalError as bad:
         raise DataError(f"prompt '{desk.pool.at([bad.row])[0].id}': {bad}") from None
-    ids = desk.pool.ids
     objective, bound = view.memory.pop("reached", (None, None))
-    found = neighbourhood(desk.embedding, picked.rows, view.labeled)
+    ids, rows = desk.pool.ids, np.concatenate([picked.rows, audit])
+    found = neighbourhood(desk.embedding, rows, view.labeled)
     return Selection(
         strategy,
-        tuple(ids[row] for row in picked.rows),
-        scores=None if picked.scores is None else tuple(float(s) for s in picked.scores),
+        tuple(ids[row] for row in rows),
+        scores=None if picked.scores is None else (*(float(s) for s in picked.scores), *[None] * len(audit)),
         represents=tuple(int(r) for r in found.represents),
         nearest=tuple((ids[row], float(s)) if row >= 0 else None for row, s in zip(found.nearest, found.similarity, strict=True)),
         examples=tuple(tuple(ids[row] for row in rows) for rows in found.examples),
         objective=objective,
         bound=bound,
+        audit=len(audit),
     )
 
 
-def _annotate(oracle: Oracle, pool: Pool, rows: Indices, number: int) -> Batch:
-    batch = oracle([Request(prompt) for prompt in pool.at(rows)])
+def _buy(campaign: Campaign, desk: Desk, view: View, selection: Selection, folder: str, number: int, ask: Callable[[Selection, str], Batch]) -> Batch:
+    """Ask; places that were skipped are asked again once, with what the strategy wants next."""
+    first = ask(selection, "drafts")
+    closed = desk.pool.rows_of(selection.ids)
+    left, answered = np.setdiff1d(view.unlabeled, closed), [a.prompt_id for a in first.annotations if a.kind != "skip"]
+    k = min(len(selection.ids) - len(answered), len(left))
+    if not k:
+        return first
+    view = replace(view, unlabeled=left, labeled=np.concatenate([view.labeled, desk.pool.rows_of(answered)]))
+    rng = seeds.generator(campaign.seed, "select", campaign.strategy, number, "again")
+    again = desk.store.keep(f"{folder}/selection-again.json", Selection, partial(_select, campaign.strategy, view, k, rng, desk, closed[:0]))
+    second = ask(again, "drafts-again")
+    return Batch(first.annotations + second.annotations, first.cost + second.cost)
+
+
+def _ask(desk: Desk, model: Model, remake: Callable | None, folder: str, number: int, selection: Selection, stage: str) -> Batch:
+    prompts = desk.pool.at(desk.pool.rows_of(selection.ids))
+    drafts: dict[str, str] = {}
+    if desk.drafts:
+        shown = prompts[: len(prompts) - selection.audit]
+        drafts = desk.store.keep(f"{folder}/{stage}.json", dict, lambda: dict(zip([p.id for p in shown], desk.drafts(_at_hand(desk, model, remake), shown), strict=True)))
+    scores, represents = selection.scores or [None] * len(prompts), selection.represents or [None] * len(prompts)
+    requests = [
+        Request(prompt, (drafts[prompt.id],) if prompt.id in drafts else (), number, {"score": score, "rank": rank, "represents": many})
+        for rank, (prompt, score, many) in enumerate(zip(prompts, scores, represents, strict=True), 1)
+    ]
+    batch = desk.oracle(requests)
     return replace(batch, annotations=tuple(replace(a, round=number) for a in batch.annotations))
+
+
+def _before(desk: Desk, model: Model, remake: Callable | None, new: Sequence[Annotation], folder: str) -> Evaluation:
+    return desk.before(_at_hand(desk, model, remake), new, folder)
 
 
 def _train(desk: Desk, seed: int, begin: Model, remake: Callable | None, lesson: Sequence[Annotation], folder: str) -> Model:

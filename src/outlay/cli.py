@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import cli_eval, cli_plan, cli_select
+from . import cli_campaign, cli_eval, cli_plan, cli_select
 from .errors import AwaitingAnnotations, CapReached, ConfigError, OutlayError
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ Examples:
 
     outlay eval --config config_smollm2.json --mode bbh      a model on BIG-Bench Hard
 
+    outlay campaign status campaign.yaml                     a campaign with annotators, and what to do next in it
+
     outlay select prompts.jsonl --embeddings prompts.npy --k 500 --out chosen.jsonl      choose once, without a campaign
 """,
 )
@@ -46,6 +48,8 @@ Examples:
 app.command("eval")(cli_eval.evaluate)
 app.command("select")(cli_select.select)
 app.command("plan")(cli_plan.plan)
+app.command("annotate")(cli_campaign.annotate)
+app.add_typer(cli_campaign.app, name="campaign")
 
 Config = Annotated[Path, typer.Argument(help="YAML or JSON file of the study.", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override keys of the config, e.g. seeds=5 trainer.epochs=3.", show_default=False)]
@@ -94,6 +98,8 @@ def report(
     for run in runs:
         if not (run / "study.json").exists():
             raise ConfigError(f"{run} is not a run directory (no study.json in it); run `outlay study CONFIG --out {run}` first")
+        if (run / "campaign.json").exists():
+            raise ConfigError(f"{run} is a campaign with annotators, not a study; its report is written by `outlay campaign finish {run}`")
         _complete(run)
     if len(runs) > 2:
         raise ConfigError(f"a report is of one run or compares two, got {len(runs)}: {', '.join(map(str, runs))}")
@@ -141,8 +147,8 @@ def _pool_size(config: StudyConfig) -> int | None:
 
 @app.command()
 def init(
-    kind: Annotated[str, typer.Argument(help="study", show_default=False)],
-    path: Annotated[Path, typer.Argument(help="Where to write it.")] = Path("study.yaml"),
+    kind: Annotated[str, typer.Argument(help="study or campaign", show_default=False)],
+    path: Annotated[Path | None, typer.Argument(help="Where to write it (default: study.yaml or campaign.yaml).", show_default=False)] = None,
 ) -> None:
     """Write a commented config to start from.
 
@@ -150,14 +156,17 @@ def init(
     """
     from importlib.resources import files
 
+    from .errors import near
     from .store import write_atomic
 
-    if kind != "study":
-        raise ConfigError(f"cannot init '{kind}'; known: study")
+    then = {"study": "outlay validate {0}, then outlay study {0}", "campaign": "name your prompts in it, then outlay campaign plan {0}"}
+    if kind not in then:
+        raise ConfigError(f"cannot init '{kind}'; {near(kind, then)}")
+    path = path or Path(f"{kind}.yaml")
     if path.exists():
         raise ConfigError(f"{path} is there already; choose another path")
-    write_atomic(path, files("outlay").joinpath("templates/study.yaml").read_bytes())
-    typer.echo(f"wrote {path}; next: outlay validate {path}, then outlay study {path}")
+    write_atomic(path, files("outlay").joinpath(f"templates/{kind}.yaml").read_bytes())
+    typer.echo(f"wrote {path}; next: {then[kind].format(path)}")
 
 
 @app.command()
@@ -205,7 +214,7 @@ def list_parts(kind: Annotated[str, typer.Argument(help=", ".join(KINDS), show_d
 
     if kind not in KINDS:
         raise ConfigError(f"cannot list '{kind}'; {near(kind, KINDS)}")
-    hidden = {"runtime", "benchmark", "items", "vault", "journal", "workers"}  # filled in by the program
+    hidden = {"runtime", "benchmark", "items", "vault", "journal", "run", "quota", "workers"}  # filled in by the program
     for card in cards(KINDS[kind]):
         marks = [m for m, on in (("nested", card.nested), ("reads groups", card.reads_groups)) if on]
         needs = f"; needs {', '.join(sorted(card.needs))}" if card.needs else ""

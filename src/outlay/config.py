@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -17,13 +17,16 @@ from .schedule import SCHEDULES
 from .types import Cost
 
 Spec = str | dict[str, Any]
+C = TypeVar("C", bound=BaseModel)
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Keys that a config may have; any other key is an error."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Prices(_Section):
+class Prices(Section):
     """Prices in US dollars. They may change at any time: results are priced when the tables are made."""
 
     per_annotation: float = Field(1.0, ge=0)
@@ -43,7 +46,7 @@ class Prices(_Section):
         return cost.usd + cost.labels * self.per_annotation + cost.seconds / 3600 * self.per_device_hour
 
 
-class Runtime(_Section):
+class Runtime(Section):
     """Options common to scoring, training and evaluation; see outlay.engine.runtime.Runtime."""
 
     template: Literal["auto", "chat", "plain"] = "auto"
@@ -60,7 +63,7 @@ class Runtime(_Section):
         return value
 
 
-class StudyConfig(_Section):
+class StudyConfig(Section):
     """A study: a grid of campaigns over one pool, at fixed annotation budgets.
 
     The grid keys (strategies, rounds, schedules, starts, seeds, budgets) and `evaluators` may grow in an existing run;
@@ -75,7 +78,7 @@ class StudyConfig(_Section):
     scorer: Spec = "llm"
     trainer: Spec = "sft"
     oracle: Spec = "replay"
-    evaluators: dict[str, Spec] = Field(min_length=1, description="name -> test; the first one leads the report")
+    evaluators: dict[str, Spec] = Field(description="name -> test; the first one leads the report")
     embedding: Literal["frozen", "live"] = Field("frozen", description="embeddings for acquisition: base model, or current model")
     scored_share: float = Field(1.0, gt=0, le=1, description="share of the unlabeled prompts, drawn anew, that a trained model scores in each round; the strategy picks among these")
     runtime: Runtime = Runtime()
@@ -190,15 +193,15 @@ def _parse(text: str, source: Path) -> Any:
         raise ConfigError(f"{source} is not valid YAML: {' '.join(str(bad).split())}") from None
 
 
-def _message(error: Any, where: str) -> str:
+def _message(error: Any, where: str, kind: type[BaseModel]) -> str:
     first = error.errors()[0]
     path = ".".join(str(p) for p in first["loc"])
     if first["type"] == "extra_forbidden":
-        fields = StudyConfig.model_fields if len(first["loc"]) == 1 else {"prices": Prices, "runtime": Runtime}[str(first["loc"][0])].model_fields
+        fields = kind.model_fields if len(first["loc"]) == 1 else kind.model_fields[str(first["loc"][0])].annotation.model_fields
         return f"{where}: unknown key '{path}'; {near(str(first['loc'][-1]), fields)}"
     if first["type"] == "missing":
-        return f"{where}: the key '{path}' is missing ({StudyConfig.model_fields[str(first['loc'][0])].description or 'it has no default'})"
-    return f"{where}: {path}: {first['msg'].removeprefix('Value error, ')}"
+        return f"{where}: the key '{path}' is missing ({kind.model_fields[str(first['loc'][0])].description or 'it has no default'})"
+    return f"{where}{f': {path}' if path else ''}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> StudyConfig:
@@ -234,7 +237,12 @@ def read(path: Path, overrides: Sequence[str] = ()) -> dict:
 
 def validate(raw: dict, where: str = "config") -> StudyConfig:
     """A mapping -> StudyConfig, or a ConfigError in one line."""
+    return validate_as(StudyConfig, raw, where)
+
+
+def validate_as(kind: type[C], raw: dict, where: str = "config") -> C:
+    """A mapping -> a config of this kind, or a ConfigError in one line."""
     try:
-        return StudyConfig.model_validate(raw)
+        return kind.model_validate(raw)
     except ValidationError as bad:
-        raise ConfigError(_message(bad, where)) from None
+        raise ConfigError(_message(bad, where, kind)) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ CARD = """---
 {rest}"""
 
 
-def export(root: Path, campaign: str, out: Path) -> list[Path]:
+def export(root: Path, campaign: str, out: Path, *, rounds: int | None = None) -> list[Path]:
     """Write `out/dataset` (train.jsonl in TRL's prompt-completion form, README.md) and `out/model` (the weights of the last round,
-    README.md). -> the two folders. Raises ConfigError for an unknown campaign, DataError where weights are not there."""
+    README.md), after the first `rounds` rounds where that is given. -> the two folders. Raises ConfigError for an unknown campaign,
+    DataError where weights are not there."""
     if not (root / "study.json").exists():
         raise ConfigError(f"{root} is not a run directory (no study.json in it)")
     store = Store(root)
@@ -39,13 +41,14 @@ def export(root: Path, campaign: str, out: Path) -> list[Path]:
         raise ConfigError(f"{out} is not empty; choose another --out")
     entry = study["campaigns"][campaign]
     config = StudyConfig.model_validate(study["config"])
-    for folder in entry["folders"]:
+    folders = entry["folders"][:rounds]
+    for folder in folders:
         if not (root / folder / "model.json").exists():
             raise DataError(f"campaign '{campaign}' is not finished ({folder} has no model); run the study again first")
-    model = store.read(f"{entry['folders'][-1]}/model.json", Model)
+    model = store.read(f"{folders[-1]}/model.json", Model)
     if not model.weights or not (root / model.weights).is_dir():
         raise DataError(f"the weights of '{campaign}' are not in {root}; run the study with keep_models=all")
-    rows = list(_rows(root, store, entry))
+    rows = list(_rows(root, store, folders))
     facts = _facts(root, study, entry, campaign, config)
     write_atomic(out / "dataset" / "train.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     head = "configs:\n- config_name: default\n  data_files: train.jsonl\ntags:\n- outlay\n"
@@ -80,11 +83,11 @@ def push(folders: list[Path], repo: str) -> list[str]:
     return urls
 
 
-def _rows(root: Path, store: Store, entry: dict) -> Any:
+def _rows(root: Path, store: Store, folders: Sequence[str]) -> Any:
     from . import pools
 
     pool = pools.pool_of("pool", pools.read(root / "shared/pool.parquet"))
-    for folder in entry["folders"]:
+    for folder in folders:
         batch = store.read(f"{folder}/batch.json", Batch)
         prompts = pool.at(pool.rows_of(a.prompt_id for a in batch.annotations))
         for rank, (prompt, answer) in enumerate(zip(prompts, batch.annotations, strict=True), 1):

@@ -151,9 +151,10 @@ class Store:
         cost = Cost(**meta["cost"])
         return Signals(columns, frozenset(meta["live"]), cost) if kind is Signals else Evaluation(meta["benchmark"], meta["items"], columns, cost)
 
-    def sweep(self) -> None:
-        """Delete the temporary files of processes that were killed. Only for the holder of the run's lock."""
-        for folder, _, files in os.walk(self.root):  # unlike rglob, it bears folders that a dying worker takes away
+    def sweep(self, *, but: str = "") -> None:
+        """Delete the temporary files of processes that were killed, but in the folder of that name. Only for the holder of the run's lock."""
+        for folder, below, files in os.walk(self.root):  # unlike rglob, it bears folders that a dying worker takes away
+            below[:] = [name for name in below if name != but]
             for name in files:
                 if name.startswith(".") and name.endswith(".tmp"):
                     with contextlib.suppress(OSError):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from . import __version__, caps, grid, pools, registry, results, trackers
-from .campaign import campaign_of
+from .campaign import Campaign, campaign_of
 from .config import StudyConfig
 from .errors import ConfigError, OutlayError, RunConflict
 from .progress import Progress
@@ -28,16 +28,13 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
     """Run or resume the study in the run directory `root`; -> root. The same call again continues where it stopped."""
     store = Store(root)
     check(config)
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as bad:
-        raise ConfigError(f"the run directory {root} cannot be made ({bad.strerror}); choose another --out") from None
+    make_folder(root)
     with store.lock(".lock"):
         store.sweep()
         try:
             study = set_up(config, store)
         except OutlayError:
-            _leave_nothing(root)
+            leave_nothing(root)
             raise
         where = str(root.resolve())
         executor = executor_of(config)
@@ -51,7 +48,15 @@ def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:
     return root
 
 
-def _leave_nothing(root: Path) -> None:
+def make_folder(root: Path) -> None:
+    """The run directory. ConfigError where it cannot be made."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as bad:
+        raise ConfigError(f"the run directory {root} cannot be made ({bad.strerror}); choose another --out") from None
+
+
+def leave_nothing(root: Path) -> None:
     """After bad input: take away a run directory that holds nothing yet but its lock."""
     if os.listdir(root) == [".lock"]:
         (root / ".lock").unlink()
@@ -60,12 +65,23 @@ def _leave_nothing(root: Path) -> None:
 
 def check(config: StudyConfig) -> None:
     """Everything that can be wrong before anything is read: parts, options, budgets against rounds."""
+    if not config.evaluators:
+        raise ConfigError("evaluators: a study needs at least one test")
+    if "run" in registry.card("oracle", registry.parse(config.oracle)[0]).options:
+        raise ConfigError(f"oracle '{registry.parse(config.oracle)[0]}' waits for people, who cannot answer a grid of campaigns; use `outlay campaign`, or oracle replay or noisy")
+    check_parts(config)
+    for cell in grid.asked(config):
+        _ = cell.sizes  # raises for m above the budget
+
+
+def check_parts(config: StudyConfig) -> None:
+    """What can be wrong with each part by itself, and with strategies and the scorer together."""
     for strategy in config.strategies:
         registry.build("strategy", strategy)
     nowhere = Path("unused")
     part(config, "pool", config.pool)
     part(config, "trainer", config.trainer)
-    part(config, "oracle", config.oracle, vault=nowhere, journal=nowhere)
+    part(config, "oracle", config.oracle, vault=nowhere, journal=nowhere, run=nowhere)
     for name, spec in config.evaluators.items():
         use, options = registry.parse(spec)
         source = options.pop("source", None)
@@ -82,12 +98,11 @@ def check(config: StudyConfig) -> None:
             raise ConfigError(f"strategy '{strategy}' needs the signals {sorted(missing)}, which the scorer does not give (it gives {', '.join(sorted(scorer.provides))}); choose another strategy, or a scorer that gives them")
     if config.pool_per_seed and max(config.budgets) > config.pool_per_seed:
         raise ConfigError(f"budget {max(config.budgets)} is above the {config.pool_per_seed} prompts that each seed can buy from; lower the budget or raise pool_per_seed")
-    for cell in grid.asked(config):
-        _ = cell.sizes  # raises for m above the budget
 
 
-def set_up(config: StudyConfig, store: Store) -> dict:
-    """Write the pool, the vault, the tests and study.json; or check that the run directory is of the same study, and grow it."""
+def set_up(config: StudyConfig, store: Store, *, cells: Sequence[Campaign] | None = None) -> dict:
+    """Write the pool, the vault, the tests and study.json; or check that the run directory is of the same study, and grow it. `cells`: the
+    campaigns to run in the place of the grid's."""
     old = store.read("study.json", dict) if (store.root / "study.json").exists() else None
     if old and config.runtime.minibatch == "auto":
         config = _with_minibatch(config, old["config"]["runtime"]["minibatch"])
@@ -118,7 +133,7 @@ def set_up(config: StudyConfig, store: Store) -> dict:
     inputs |= {f"shared/tests/{name}.parquet": table for name, table in tests.items()}
     _copy_in(store, inputs, started=old is not None)
     merged = _merge(old["config"], config) if old else config
-    wanted = [grid.runs_as(cell, merged) for cell in grid.asked(merged)] + grid.references(merged)
+    wanted = list(cells) if cells is not None else [grid.runs_as(cell, merged) for cell in grid.asked(merged)] + grid.references(merged)
     entries, shared = grid.lay_out(wanted, old["campaigns"] if old else {})
     needs = old["needs"] if old else []
     have = {n for group in needs for n in group}

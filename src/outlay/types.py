@@ -154,24 +154,29 @@ class Selection:
     no number). The rest is measured in the base model's embedding, which the strategy may not have seen: `nearest[i]` is the
     most similar prompt bought before pick i (None for the very first) and its cosine similarity; `represents[i]` counts the
     pool prompts, itself included, whose most similar bought one is pick i, and `examples[i]` names up to three others. Coverage
-    strategies say how good the choice is: `objective`, and `bound`, which no choice of as many exceeds (k_center: undercuts)."""
+    strategies say how good the choice is: `objective`, and `bound`, which no choice of as many exceeds (k_center: undercuts). The last
+    `audit` ids are a random slice that the strategy had no part in: they have no score."""
 
     strategy: str
     ids: tuple[str, ...]
-    scores: tuple[float, ...] | None = None
+    scores: tuple[float | None, ...] | None = None
     represents: tuple[int, ...] | None = None
     nearest: tuple[tuple[str, float] | None, ...] | None = None
     examples: tuple[tuple[str, ...], ...] | None = None
     objective: float | None = None
     bound: float | None = None
+    audit: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What an annotator is asked: the prompt, and model responses to edit or to compare (may be empty)."""
+    """What an annotator is asked: the prompt, and model responses to edit or to compare (may be empty). `why`: score (None where there
+    is none), rank (from 1) and represents of the choice in that round."""
 
     prompt: Prompt
     drafts: tuple[str, ...] = ()
+    round: int = 0
+    why: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,7 +233,7 @@ class Workbench:
             base=self.base,
             base_signals=lambda needs: self.signals_for(campaign.seed, needs),
             scorer=self.scoring(),
-            oracle=part(self.config, "oracle", self.config.oracle, vault=vault, journal=journal),
+            oracle=part(self.config, "oracle", self.config.oracle, vault=vault, journal=journal, run=root),
             trainer=self.away.trainer(trainer) if self.away else trainer,
             evaluators=self.evaluators(),
             diversity=lambda bought, new: self.measured(campaign.seed, bought, new),

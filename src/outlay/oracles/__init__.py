@@ -1,3 +1,3 @@
 """Oracles: whoever answers."""
 
-from . import replay  # noqa: F401  (registers the part)
+from . import human, llm, mixed, noisy, replay  # noqa: F401  (registers the parts)

@@ -6,8 +6,6 @@ is taken from there. So a killed campaign never buys the same answer twice.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +13,15 @@ from pathlib import Path
 from ..errors import DataError
 from ..registry import register
 from ..types import Annotation, Batch, Cost, Request
+from . import journal
 
 
 def read_journal(path: Path) -> dict[str, str]:
-    """Prompt id -> answer bought so far. A last line that a kill cut in half was never used: it is removed."""
-    if not path.exists():
-        return {}
-    raw = path.read_bytes()
-    whole = raw[: raw.rfind(b"\n") + 1]
-    if len(whole) < len(raw):
-        os.truncate(path, len(whole))
+    """Prompt id -> answer bought so far."""
     try:
-        rows = [json.loads(line) for line in whole.decode().split("\n")[:-1]]
-        return {row["id"]: row["response"] for row in rows}
-    except (ValueError, LookupError, TypeError) as bad:
-        raise DataError(f"{path} is damaged ({bad}); it lists what was bought: restore it, or delete the campaign's folder and run again") from None
+        return {row["id"]: row["response"] for row in journal.rows(path)}
+    except KeyError as missing:
+        raise journal.damaged(path, f"a line without {missing}") from None
 
 
 @register("oracle", "replay")
@@ -53,10 +45,6 @@ class Replay:
             for key in wanted:
                 if not answers.get(key, "").strip():
                     raise DataError(f"prompt '{key}' has no gold answer in the vault; replay needs a response for every prompt of the pool")
-            self.journal.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.journal, "ab") as file:
-                file.write("".join(json.dumps({"id": key, "response": answers[key]}, ensure_ascii=False) + "\n" for key in wanted).encode())
-                file.flush()
-                os.fsync(file.fileno())
+            journal.append(self.journal, [{"id": key, "response": answers[key]} for key in wanted])
             bought |= {key: answers[key] for key in wanted}
         return Batch(tuple(Annotation(r.prompt.id, response=bought[r.prompt.id], annotator="gold") for r in requests), Cost(labels=len(requests)))

@@ -26,7 +26,7 @@ def text_id(text: str) -> str:
 def as_text(value: Any, name: str) -> str:
     """A text or whole number as text. ValueError, with what there is instead."""
     if not isinstance(value, str | int) or isinstance(value, bool):
-        raise ValueError(f"field '{name}' is {_shown(value)}, a text is expected")
+        raise ValueError(f"field '{name}' is {shown(value)}, a text is expected")
     text = str(value)
     if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
         raise ValueError(f"field '{name}' has half of a surrogate pair, which is no character; remove it")
@@ -39,7 +39,7 @@ def first_exchange(turns: Any) -> tuple[str, str]:
     System turns before the question are put in front of it, with an empty line between: the answer was written under them.
     """
     if not isinstance(turns, list) or not all(isinstance(turn, dict) and {"role", "content"} <= turn.keys() for turn in turns):
-        raise ValueError(f"a list of turns with role and content is expected, got {_shown(turns)}")
+        raise ValueError(f"a list of turns with role and content is expected, got {shown(turns)}")
     roles = [turn["role"] for turn in turns]
     start = next((i for i, role in enumerate(roles) if role != "system"), len(roles))
     if roles[start : start + 2] != ["user", "assistant"]:
@@ -48,12 +48,14 @@ def first_exchange(turns: Any) -> tuple[str, str]:
     return "\n\n".join(part for part in parts[:-1] if part.strip()), parts[-1]
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """The value for an error message, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _jsonl(path: Path) -> list[dict[str, Any]]:
+def jsonl(path: Path) -> list[dict[str, Any]]:
+    """The objects of a JSONL file, each with its line number under "". DataError names a line that is none."""
     rows = []
     with open(path, encoding="utf-8-sig", newline="\n") as file:
         for number, line in enumerate(file, 1):
@@ -63,13 +65,16 @@ def _jsonl(path: Path) -> list[dict[str, Any]]:
                 row = json.loads(line)
             except json.JSONDecodeError as bad:
                 raise DataError(f"{path}, line {number}: not JSON ({bad.msg} at column {bad.colno}); every line must be one JSON object") from None
+            except (ValueError, RecursionError) as bad:  # a number of thousands of digits; brackets thousands deep
+                raise DataError(f"{path}, line {number}: not JSON that can be read ({bad})") from None
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: a {type(row).__name__} where a JSON object is expected")
             rows.append(row | {"": number})
     return rows
 
 
-def _separated(path: Path, separator: str) -> list[dict[str, Any]]:
+def separated(path: Path, separator: str) -> list[dict[str, Any]]:
+    """The rows of a CSV or TSV file with a header, each with its line number under "". DataError names a malformed line."""
     import csv
 
     with open(path, encoding="utf-8-sig", newline="") as file:
@@ -99,7 +104,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
     return [row | {"": number} for number, row in enumerate(table.to_pylist(), 1)]
 
 
-READERS = {".jsonl": _jsonl, ".csv": lambda p: _separated(p, ","), ".tsv": lambda p: _separated(p, "\t"), ".parquet": _parquet}
+READERS = {".jsonl": jsonl, ".csv": lambda p: separated(p, ","), ".tsv": lambda p: separated(p, "\t"), ".parquet": _parquet}
 
 
 @register("pool", "file")

@@ -1,0 +1,155 @@
+"""YAML or JSON -> a validated campaign with annotators, and the parts of its budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from .. import registry, schedule
+from ..campaign import Campaign
+from ..config import Prices, Runtime, Section, Spec, StudyConfig, read, validate_as
+from ..errors import ConfigError
+
+SPARE = 4  # one spare prompt for so many of the dev set, for those that are skipped
+
+
+class Annotators(Section):
+    """Who answers, how many of them each prompt, and how fast."""
+
+    people: int = Field(1, ge=1)
+    per_item: int = Field(1, ge=1, description="annotators who judge each prompt; each of their judgements is paid")
+    settle: Literal["majority", "first", "central"] = "majority"
+    per_day: float | None = Field(None, gt=0, description="judgements that one person gives in a day; null: unknown")
+
+    @model_validator(mode="after")
+    def _enough_people(self) -> Annotators:
+        if self.per_item > self.people:
+            raise ValueError(f"per_item = {self.per_item} judgements of each prompt need as many people, and people = {self.people}")
+        return self
+
+
+class Replay(Section):
+    """What is tried on the labelled sample."""
+
+    strategies: list[str] = Field(["random", "mean_entropy", "facility_location"], min_length=1)
+    rounds: list[int] = Field([1, 4], min_length=1)
+    seeds: int = Field(5, ge=2)
+    test_share: float = Field(0.3, gt=0, lt=1, description="share of the sample that is kept aside as the replay's test")
+
+
+class CampaignConfig(Section):
+    """A campaign with annotators: one strategy, one number of rounds, one budget of paid judgements.
+
+    Prices, note, replay and sample may change while it runs; every other change is refused.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="names the run directory runs/NAME")
+    note: str = ""
+    pool: Spec = Field(description="the prompts that may be asked")
+    model: str = Field("tiny", description="tiny, smollm2, a folder or a hub id")
+    scorer: Spec = "llm"
+    trainer: Spec = "sft"
+    grader: Spec = Field("heldout", description="the evaluator that says whether a response is right: for the dev set, the audit and the test")
+    runtime: Runtime = Runtime()
+
+    strategy: str = Field(description="which prompts to ask: outlay list strategies")
+    rounds: int = Field(ge=1)
+    schedule: str | tuple[int, ...] = "even"
+    start: Literal["cold", "warm_all", "warm_new"] = "cold"
+    seed: int = 0
+    budget: int = Field(ge=1, description="judgements that may be paid for, with those of the dev set and of the random slices")
+    embedding: Literal["frozen", "live"] = "frozen"
+    scored_share: float = Field(1.0, gt=0, le=1)
+    shard: int = Field(512, ge=1)
+
+    dev_share: float = Field(0.1, ge=0, lt=1, description="share of the budget for a random dev set, which is never trained on; 0: none")
+    dev_set: Spec | None = Field(None, description="a labelled dev set of your own, in the place of a bought one")
+    audit_share: float = Field(0.1, ge=0, lt=1, description="share of each batch that is drawn at random; 0: none")
+    test_set: Spec | None = Field(None, description="labelled items that are looked at once, by finish")
+    drafts: bool = Field(False, description="show annotators the model's response to edit, but in the dev set and the random slices")
+
+    oracle: Spec = "human"
+    annotators: Annotators = Annotators()
+    prices: Prices = Prices()
+    sample: Spec | None = Field(None, description="labelled prompts like the pool's, on which `plan` replays")
+    replay: Replay = Replay()
+
+    @model_validator(mode="after")
+    def _fits(self) -> CampaignConfig:
+        if self.dev_set is not None and self.dev_share:
+            raise ValueError(f"dev_set is given, so no dev set is bought: set dev_share to 0 (it is {self.dev_share:g})")
+        if self.buys < self.rounds:
+            raise ValueError(f"the budget of {self.budget} judgements leaves {self.buys} prompts for {self.rounds} rounds, with {self.annotators.per_item} a prompt and {self.dev_items} for the dev set; raise it or ask for fewer rounds")
+        if self.audit_share and min(self.sizes) < 2:
+            raise ValueError(f"a batch of one prompt has no room for a random slice (batches: {list(self.sizes)}); ask for fewer rounds or set audit_share to 0")
+        if self.drafts and registry.parse(self.scorer)[0] != "llm":
+            raise ValueError("drafts are responses of a language model: they need the scorer llm")
+        return self
+
+    @property
+    def items(self) -> int:
+        """Prompts that the budget pays for."""
+        return self.budget // self.annotators.per_item
+
+    @property
+    def dev_items(self) -> int:
+        """Prompts of the bought dev set."""
+        return max(1, round(self.dev_share * self.items)) if self.dev_share else 0
+
+    @property
+    def reserve(self) -> int:
+        """Prompts that are set aside for it, spares included."""
+        return self.dev_items + math.ceil(self.dev_items / SPARE)
+
+    @property
+    def probes(self) -> int:
+        """Prompts that a machine and people are both paid for."""
+        return self.items - self.dev_items - self.buys
+
+    @property
+    def buys(self) -> int:
+        """Prompts that the rounds may buy."""
+        left = self.items - self.dev_items
+        use, options = registry.parse(self.oracle)
+        if use != "mixed":
+            return left
+        given = {**registry.card("oracle", use).options, **options}
+        rate = given["share"] * given["probe"]
+        return max((n for n in range(left + 1) if n + int(rate * n) <= left), default=0)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Prompts of each round."""
+        return schedule.batches(self.schedule, self.buys, self.rounds)
+
+    @property
+    def campaign(self) -> Campaign:
+        return Campaign(self.strategy, self.rounds, self.buys, self.seed, self.schedule, self.start)
+
+    def study(self, prompts: int) -> StudyConfig:
+        """The same as a study of one campaign, over a pool of so many prompts: the workbench reads its parts from there."""
+        values = self.model_dump(mode="json", include={"name", "note", "pool", "model", "scorer", "trainer", "runtime", "embedding", "scored_share", "shard", "prices"})
+        plan = list(self.schedule) if isinstance(self.schedule, tuple) else self.schedule
+        values |= {"strategies": [self.strategy], "rounds": [self.rounds], "schedules": [plan], "starts": [self.start], "seeds": [self.seed], "budgets": [self.buys]}
+        values |= {"pool_per_seed": prompts - self.reserve, "reference_curve": False, "executor": "serial", "oracle": self.oracle_spec()}
+        use, options = registry.parse(self.grader)
+        values["evaluators"] = {"dev": {"use": use, **options, "source": self.dev_set}} if self.dev_set is not None else {}
+        return validate_as(StudyConfig, values)
+
+    def oracle_spec(self) -> Spec:
+        """The oracle with the annotators' number and rule and the number of probes, where it takes them."""
+        use, options = registry.parse(self.oracle)
+        takes = registry.card("oracle", use).options
+        if self.annotators.per_item > 1 and "per_item" not in takes:
+            raise ConfigError(f"oracle '{use}' gives one answer a prompt; set annotators.per_item to 1 (it is {self.annotators.per_item})")
+        given = {"per_item": self.annotators.per_item, "settle": self.annotators.settle, "quota": self.probes}
+        return {"use": use, **{key: value for key, value in given.items() if key in takes}, **options}
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> CampaignConfig:
+    """The campaign of a YAML or JSON file, with key=value overrides. Every mistake is a ConfigError that names key and fix."""
+    return validate_as(CampaignConfig, read(path, overrides), str(path))

@@ -1,0 +1,174 @@
+"""The run directory of a campaign with annotators: set up once, then the same for every command; a changed pool or config is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import pools, registry, seeds
+from .. import study as studies
+from ..campaign import Campaign, campaign_of
+from ..config import StudyConfig, validate_as
+from ..errors import ConfigError, RunConflict
+from ..store import Store
+from ..types import Annotation, Evaluation, Model, Prompt
+from ..workbench import Workbench, part
+from .config import CampaignConfig
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FREE = {"note", "prices", "sample", "replay"}
+DEV = "dev/round-000/batch.json"
+DEV_TABLE = "shared/tests/dev.parquet"
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """A campaign that is under way: its config, its parts, and where its rounds lie."""
+
+    config: CampaignConfig
+    bench: Workbench
+    campaign: Campaign
+    folders: tuple[str, ...]
+
+    @property
+    def store(self) -> Store:
+        return self.bench.store
+
+    @property
+    def root(self) -> Path:
+        return self.store.root
+
+    @property
+    def asks_people(self) -> bool:
+        """Whether the oracle writes hand-offs, and waits for them."""
+        return "run" in registry.card("oracle", registry.parse(self.config.oracle)[0]).options
+
+    def dev_prompts(self) -> list[Prompt]:
+        """The random prompts that are set aside for the dev set, spares last: those outside of this seed's share of the pool."""
+        pool = self.bench.pool()
+        rows = np.setdiff1d(np.arange(len(pool)), self.bench.rows(self.campaign.seed))
+        drawn = seeds.lottery(self.campaign.seed, pool.ids, "dev")[rows]
+        return pool.at(rows[np.argsort(drawn, kind="stable")])
+
+    def dev_answers(self) -> int:
+        """Items of the dev set; 0 where there is none, or all of it was skipped."""
+        import pyarrow.parquet as pq
+
+        return pq.read_metadata(self.root / DEV_TABLE).num_rows if (self.root / DEV_TABLE).exists() else 0
+
+    def trained(self) -> int:
+        """Rounds whose model is there, from the first one on."""
+        done = [(self.root / folder / "model.json").exists() for folder in self.folders]
+        return done.index(False) if False in done else len(done)
+
+    def grade(self, model: Model, table: str, name: str) -> Evaluation:
+        """The grader's verdict on the items of a table in the run directory (path relative to it)."""
+        return part(self.bench.config, "evaluator", self.config.grader, benchmark=name, items=self.root / table)(model, seed=0)
+
+    def write_items(self, path: str, prompts: Sequence[Prompt], annotations: Sequence[Annotation]) -> None:
+        """Bought items in the form that a grader reads."""
+        import io
+
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from ..store import write_atomic
+
+        columns = {"id": [p.id for p in prompts], "text": [p.text for p in prompts], "group": [p.group for p in prompts], "response": [a.response for a in annotations]}
+        sink = io.BytesIO()
+        pq.write_table(pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}), sink)
+        write_atomic(self.root / path, sink.getvalue())
+
+
+def check(config: CampaignConfig) -> None:
+    """Everything that can be wrong before anything is read."""
+    use = registry.parse(config.grader)[0]
+    if "items" not in registry.card("evaluator", use).options:
+        raise ConfigError(f"grader '{use}' brings items of its own; use one that grades yours, such as heldout")
+    small = config.study(config.items + config.reserve)
+    studies.check_parts(small)
+    part(small, "evaluator", config.grader, benchmark="dev", items=Path("unused"))
+    for spec in (config.dev_set, config.test_set, config.sample):
+        if spec is not None:
+            registry.build("pool", spec)
+
+
+def check_size(config: CampaignConfig, prompts: int) -> None:
+    """ConfigError for a pool of too few prompts."""
+    spares = config.reserve - config.dev_items
+    if prompts < config.buys + config.reserve:
+        raise ConfigError(f"the pool has {prompts} prompts, too few for {config.buys + config.dev_items} bought ones and {spares} spares; lower the budget or enlarge the pool")
+
+
+def set_up(config: CampaignConfig, root: Path) -> Live:
+    """Write the run directory, or check that it holds this campaign over this pool. For the holder of the run's lock."""
+    check(config)
+    store = Store(root)
+    _sweep(store)
+    if (root / "campaign.json").exists():
+        _same(CampaignConfig.model_validate(store.read("campaign.json", dict)["config"]), config, root)
+    elif (root / "study.json").exists() and set(store.read("study.json", dict)["campaigns"]) != {config.campaign.id}:  # else the set-up was cut off
+        raise RunConflict(f"{root} holds a study; choose another --out")
+    table = pools.check("pool", registry.build("pool", config.pool)())
+    if (root / "campaign.json").exists() and (what := difference(pools.read(root / "shared/pool.parquet"), table)):
+        raise RunConflict(f"the pool has changed since {root} was started: {what}; restore it, or start another campaign with another --out")
+    check_size(config, table.num_rows)
+    if config.test_set is not None:
+        pools.require_disjoint(table, test_table(config), "test_set")
+    study = studies.set_up(config.study(table.num_rows), store, cells=[config.campaign])
+    if not (root / "campaign.json").exists() or store.read("campaign.json", dict)["config"] != config.model_dump(mode="json"):
+        store.write("campaign.json", {"config": config.model_dump(mode="json")})
+    return _live(config, store, study)
+
+
+def _sweep(store: Store) -> None:
+    """Delete what killed processes left. A page may be writing into the hand-offs, under their own locks."""
+    store.sweep(but="handoff")
+    for folder in sorted((store.root / "handoff").glob("round-*")):
+        with Store(folder).lock(".lock", wait=60):
+            Store(folder).sweep()
+
+
+def opened(root: Path) -> Live:
+    """The campaign of a run directory, to be looked at. ConfigError where there is none."""
+    store = Store(root)
+    if not (root / "campaign.json").exists():
+        raise ConfigError(f"{root} holds no campaign yet (no campaign.json in it); run `outlay campaign next` first")
+    config = validate_as(CampaignConfig, store.read("campaign.json", dict)["config"], str(root / "campaign.json"))
+    return _live(config, store, store.read("study.json", dict))
+
+
+def test_table(config: CampaignConfig) -> pa.Table:
+    """The test set, checked."""
+    return pools.check("test_set", registry.build("pool", config.test_set)())
+
+
+def _live(config: CampaignConfig, store: Store, study: dict[str, Any]) -> Live:
+    entry = study["campaigns"][config.campaign.id]
+    bench = Workbench(store, study, StudyConfig.model_validate(study["config"]))
+    return Live(config, bench, campaign_of(entry), tuple(entry["folders"]))
+
+
+def _same(old: CampaignConfig, new: CampaignConfig, root: Path) -> None:
+    for key in CampaignConfig.model_fields.keys() - FREE:
+        if getattr(old, key) != getattr(new, key):
+            raise RunConflict(f"{root} holds another campaign: {key} was {getattr(old, key)!r}, is {getattr(new, key)!r}; restore it, or choose another --out")
+
+
+def difference(old: pa.Table, new: pa.Table) -> str:
+    """What changed between two pools, with an example of each; empty if nothing did."""
+    before, after = ({row["id"]: (row["text"], row["group"]) for row in table.select(["id", "text", "group"]).to_pylist()} for table in (old, new))
+    changed = [key for key in before if key in after and before[key] != after[key]]
+    said = []
+    for what, keys in (("new", [k for k in after if k not in before]), ("gone", [k for k in before if k not in after]), ("with another text or group", changed)):
+        if keys:
+            said.append(f"{len(keys)} {'prompt is' if len(keys) == 1 else 'prompts are'} {what}, e.g. '{keys[0]}'")
+    if not said and list(before) != list(after):
+        said.append("its prompts are in another order")
+    return ", ".join(said)
