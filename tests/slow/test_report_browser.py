@@ -106,7 +106,8 @@ def test_the_probe_sees_a_request_a_wide_page_and_a_broken_image(page, harm, tmp
 def steps_of(html, width, folder, probe):
     """What the probe saw. Any other line on the console, as of an error or a request, fails."""
     (said,) = console(html, width, False, folder, f"{{{probe}{SAY}}}")  # a block: the page's own names stay its own
-    assert (found := re.search(r"steps (\S+) end", said)), said
+    found = re.search(r"steps (\S+) end", said)
+    assert found, said
     return json.loads(base64.b64decode(found[1]))
 
 
