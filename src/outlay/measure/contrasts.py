@@ -128,27 +128,19 @@ def slope_weights(rounds: Sequence[int]) -> Floats:
 def detectable(sd: float, seeds: int, *, alpha: float = 0.05, power: float = 0.8) -> float:
     """The smallest true mean difference that a paired t test over so many seeds finds with this power, in the unit of `sd` (the standard
     deviation of the seeds' differences). NaN with one seed."""
-    from scipy.optimize import brentq
+    from statsmodels.stats.power import TTestPower
 
     if seeds < 2 or not math.isfinite(sd):
         return math.nan
-    return sd * float(brentq(lambda effect: _power(effect, seeds, alpha) - power, 1e-9, 1e2, xtol=1e-9))
-
-
-def _power(effect: float, seeds: int, alpha: float) -> float:
-    """Of a two-sided paired t test over so many seeds, for a mean of `effect` standard deviations. statsmodels' is NaN where the wrong
-    tail is too small for the noncentral t distribution; here it is left out there."""
-    from scipy.stats import nct, t
-
-    freedom, centre = seeds - 1, abs(effect) * math.sqrt(seeds)
-    critical = t.isf(alpha / 2, freedom)
-    return float(nct.sf(critical, freedom, centre) + np.nan_to_num(nct.cdf(-critical, freedom, centre)))
+    # The upper tail alone: that a difference is found with the wrong sign is out of the question here, and where the wrong tail counts, too,
+    # statsmodels meets NaN at some numbers of seeds and gives an array.
+    return sd * float(TTestPower().solve_power(nobs=seeds, alpha=alpha / 2, power=power, alternative="larger"))
 
 
 def seeds_needed(difference: float, sd: float, *, alpha: float = 0.05, power: float = 0.8, most: int = 10_000) -> int:
     """Seeds after which a difference of this size would be found with this power; `most` if more."""
     for seeds in _growing(most):
-        if _power(abs(difference) / sd, seeds, alpha) >= power:
+        if detectable(sd, seeds, alpha=alpha, power=power) <= abs(difference):
             return seeds
     return most
 
