@@ -347,7 +347,7 @@ def test_every_campaign_of_the_front_is_a_point_that_says_its_numbers(run, page)
 
 def test_at_the_break_even_price_labels_and_rounds_bring_the_same(run, page):
     study = Store(run).read("study.json", dict)
-    asked, results, correct = configs.StudyConfig.model_validate(study["config"]), pd.read_parquet(run / "results.parquet"), runs.per_item(run)
+    asked, results, correct = configs.StudyConfig.model_validate(study["config"]), pd.read_parquet(run / "results.parquet"), runs.per_item(run, "correct")[0]
     # A curve that rises by a hundredth an annotation, and rounds that cost a dollar more each.
     cold = tables.cold_random(results).index
     results.loc[cold, "accuracy"] = 0.01 * results.loc[cold, "labels_spent"]

@@ -225,7 +225,6 @@ def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: D
         picked = select(strategy, replace(view, unlabeled=np.setdiff1d(view.unlabeled, audit)), k - len(audit), rng)
     except SignalError as bad:
         raise DataError(f"prompt '{desk.pool.at([bad.row])[0].id}': {bad}") from None
-    objective, bound = view.memory.pop("reached", (None, None))
     ids, rows = desk.pool.ids, np.concatenate([picked.rows, audit])
     found = neighbourhood(desk.embedding, rows, view.labeled)
     return Selection(
@@ -235,8 +234,8 @@ def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: D
         represents=tuple(int(r) for r in found.represents),
         nearest=tuple((ids[row], float(s)) if row >= 0 else None for row, s in zip(found.nearest, found.similarity, strict=True)),
         examples=tuple(tuple(ids[row] for row in rows) for rows in found.examples),
-        objective=objective,
-        bound=bound,
+        objective=picked.objective,
+        bound=picked.bound,
         audit=len(audit),
     )
 

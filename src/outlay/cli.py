@@ -95,14 +95,14 @@ def report(
     """
     from . import results
 
+    if len(runs) > 2:
+        raise ConfigError(f"a report is of one run or compares two, got {len(runs)}: {', '.join(map(str, runs))}")
     for run in runs:
         if not (run / "study.json").exists():
             raise ConfigError(f"{run} is not a run directory (no study.json in it); run `outlay study CONFIG --out {run}` first")
         if (run / "campaign.json").exists():
             raise ConfigError(f"{run} is a campaign with annotators, not a study; its report is written by `outlay campaign finish {run}`")
         _complete(run)
-    if len(runs) > 2:
-        raise ConfigError(f"a report is of one run or compares two, got {len(runs)}: {', '.join(map(str, runs))}")
     if len(runs) == 2:
         from .report.compare import compare
 

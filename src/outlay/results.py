@@ -169,17 +169,18 @@ def results(root: Path) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def per_item(root: Path, column: str = "correct") -> dict[tuple[str, str], np.ndarray]:
-    """(campaign, benchmark) -> (n_items,) how each item went after the last round, in the order of the test; without reference points,
-    and without evaluations that do not have the column."""
+def per_item(root: Path, *columns: str) -> list[dict[tuple[str, str], np.ndarray]]:
+    """For each column, (campaign, benchmark) -> (n_items,) how each item went after the last round, in the order of the test; without
+    reference points, and without evaluations that do not have the column. Every evaluation is read once."""
     store, study, config = _study(root)
-    last = {
-        (name, bench): store.read(f"{entry['folders'][-1]}/evaluation-{bench}.parquet", Evaluation).columns
-        for name, entry in study["campaigns"].items()
-        if not entry["reference"]
-        for bench in config.evaluators
-    }
-    return {key: np.asarray(columns[column], dtype=np.float64) for key, columns in last.items() if column in columns}
+    found: list[dict[tuple[str, str], np.ndarray]] = [{} for _ in columns]
+    for name, entry in study["campaigns"].items():
+        for bench in config.evaluators if not entry["reference"] else ():
+            there = store.read(f"{entry['folders'][-1]}/evaluation-{bench}.parquet", Evaluation).columns
+            for column, table in zip(columns, found, strict=True):
+                if column in there:
+                    table[name, bench] = np.asarray(there[column], dtype=np.float64)
+    return found
 
 
 def bought(root: Path) -> pd.DataFrame:

@@ -154,7 +154,8 @@ class Selection:
     no number). The rest is measured in the base model's embedding, which the strategy may not have seen: `nearest[i]` is the
     most similar prompt bought before pick i (None for the very first) and its cosine similarity; `represents[i]` counts the
     pool prompts, itself included, whose most similar bought one is pick i, and `examples[i]` names up to three others. Coverage
-    strategies say how good the choice is: `objective`, and `bound`, which no choice of as many exceeds (k_center: undercuts). The last
+    strategies say how good the choice is: `objective`, and `bound`, which no choice of as many exceeds (k_center: undercuts; facility
+    location over more than 20,000 prompts: an estimate). The last
     `audit` ids are a random slice that the strategy had no part in: they have no score."""
 
     strategy: str

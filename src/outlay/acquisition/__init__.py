@@ -33,10 +33,13 @@ class SignalError(DataError):
 
 @dataclass(frozen=True, slots=True)
 class Picked:
-    """What a strategy chose, most wanted first (both (k,)). `scores` is what it maximised (None where it has no number)."""
+    """What a strategy chose, most wanted first (both (k,)). `scores` is what it maximised (None where it has no number). Coverage
+    strategies say how good the whole choice is: see ranking.reached."""
 
     rows: Indices
     scores: Floats | None = None
+    objective: float | None = None
+    bound: float | None = None
 
 
 def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Generator) -> Picked:
@@ -52,7 +55,7 @@ def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Gen
         raise DataError(f"cannot buy {k} prompts: {len(view.unlabeled)} are unlabeled; choose a budget between 1 and the size of the pool")
     seen = _declared(view, card)
     rows = _checked(part(seen, k, rng), seen, k, name)
-    return Picked(rows, scores_of(card, seen, rows, options))
+    return Picked(rows, scores_of(card, seen, rows, options), *seen.memory.pop("reached", (None, None)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ class Selected:
     of the pick that represents each row best, -1 where a labeled row does or nobody; `similarity`: (n,) how well. `objective` and `bound`: for facility location
     the summed similarity of every row to its most similar chosen or labeled one, and what no choice of k rows exceeds (see
     coverage.facility.Cover for what "cells" says); for k_center the largest distance of a row to its nearest one, which no choice of k
-    rows makes smaller than `bound`; elsewhere None. `mode`: how facility location was computed.
+    rows makes smaller than `bound`; None for strategies that have no such number. `mode`: how facility location was computed.
     """
 
     rows: Indices
@@ -121,7 +121,7 @@ def _registered(strategy: str | Mapping[str, Any], embeddings: Floats, k: int, l
     labels = np.zeros(len(embeddings), dtype="<U1") if groups is None else np.asarray(groups, dtype=np.str_)
     view = View(Signals(columns | {"embedding": embeddings}), left, bought, labels, rng.random(len(embeddings)))
     picked = buy(strategy, view, k, rng)
-    return Selected(picked.rows, picked.scores)
+    return Selected(picked.rows, picked.scores, picked.objective, picked.bound)
 
 
 def _rows(labeled: npt.ArrayLike, n: int) -> Indices:

@@ -41,7 +41,7 @@ def read(root: Path) -> Run:
     groups = pools.read(root / "shared/pool.parquet").column("group").to_pandas()
     bought, first = runs.bought(root), choices.first_seed(results, max(config.budgets))
     shown = pool_map.read(root, study, config, bought.loc[bought["campaign"].isin(first["campaign"]), "id"], int(first["seed"].iloc[0]))
-    return Run(study, config, results, ledger, bought, runs.scores(root), runs.agreements(root), groups, runs.per_item(root), runs.per_item(root, "nll"), shown)
+    return Run(study, config, results, ledger, bought, runs.scores(root), runs.agreements(root), groups, *runs.per_item(root, "correct", "nll"), shown)
 
 
 def write_report(root: Path) -> Path:

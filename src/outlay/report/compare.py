@@ -101,7 +101,7 @@ def _accuracy(a: Side, b: Side) -> pd.DataFrame:
             f"{a.root} and {b.root} have no campaign in common: none has the same strategy, budget, schedule, start and rounds "
             f"(strategies {', '.join(a.config.strategies)}, budgets {a.config.budgets} and rounds {a.config.rounds} against {', '.join(b.config.strategies)}, {b.config.budgets} and {b.config.rounds})"
         )
-    scores = [runs.per_item(side.root) for side in (a, b)]
+    scores = [runs.per_item(side.root, "correct")[0] for side in (a, b)]
     rows = []
     for key in both:
         bench = key[0]
