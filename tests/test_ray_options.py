@@ -46,7 +46,7 @@ def test_what_fits_no_node_is_refused_though_all_nodes_together_have_it():
     [
         ({"num_gpus": 1.5}, "a fraction of one device or whole devices"),
         ({"num_cpus": 0}, "any number of processes would fit"),
-        ({"actors": 0}, "'actors' = 0: it must be at least 1"),
+        ({"at_once": 0}, "'at_once' = 0: it must be at least 1"),
         ({"num_cpu": 2}, "did you mean 'num_cpus'"),
         ({"unit": "rounds"}, "'cells' or 'stages'"),
     ],

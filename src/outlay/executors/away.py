@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ class Parcel:
 
 
 class Away:
-    """Parts as functions that have the same part called by a process of the crew. A model's weights enter the object store once, and each process fetches them once."""
+    """Parts as functions that have the same part called on the cluster. A model's weights enter the object store once, and each process fetches them once."""
 
     def __init__(self, crew: Crew) -> None:
         self.crew = crew
@@ -99,8 +100,13 @@ def _unpacked(kind: str, parcel: Parcel) -> Path:
 
 @cache
 def _place() -> tempfile.TemporaryDirectory:
-    """Removed when the process ends."""
-    return tempfile.TemporaryDirectory(prefix="outlay-process-")
+    """Removed when the process ends; those of processes that were killed go when the next one begins."""
+    import psutil
+
+    for old in Path(tempfile.gettempdir()).glob("outlay-process-*-*"):
+        if not psutil.pid_exists(int(old.name.split("-")[2])):
+            shutil.rmtree(old, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f"outlay-process-{os.getpid()}-")
 
 
 def _read(path: Path) -> dict[str, bytes]:

@@ -1,7 +1,7 @@
 """Ray: the stages of a study on the devices of a cluster.
 
-Ray starts the processes (actors), finds room for them, moves bytes and notices what dies. Here are the calls: each waits for a process
-that is free, and is made again on another one if its process is lost. A process keeps its models in memory from one call to the next.
+Calls are Ray tasks: Ray finds room for them, moves bytes, notices what dies and makes it again. Here is only which calls are made, and what
+their failures mean.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
-from threading import Thread
 from typing import Any, Literal
 
 from ..errors import ConfigError, OutlayError
@@ -31,8 +29,8 @@ class Ray:
     unit: with "cells" a call is a whole campaign or shared stage, and every node must see the run directory; with "stages" campaigns run
     in this process, which alone has the run directory, and a call is one shard to score, one training or one evaluation: one campaign is
     then spread over all devices. address: of the cluster; None: what RAY_ADDRESS names, else one that runs on this machine, else
-    a new one here. num_cpus, num_gpus (0.25: four processes share a device), memory_gib: what Ray reserves for each process. actors: how many
-    processes; None: as many as the cluster has room for at the start. retries: how often a call whose process was lost is made again.
+    a new one here. num_cpus, num_gpus (0.25: four processes share a device), memory_gib: what Ray reserves for each process. at_once: how many
+    calls at a time; None: as many as the cluster has room for at the start. retries: how often a call whose process was lost is made again.
     """
 
     unit: Literal["cells", "stages"] = "cells"
@@ -40,11 +38,11 @@ class Ray:
     num_cpus: float = 1
     num_gpus: float = 0
     memory_gib: float | None = None
-    actors: int | None = None
+    at_once: int | None = None
     retries: int = 3
 
     def __post_init__(self) -> None:
-        for name, least in {"num_cpus": 0, "num_gpus": 0, "memory_gib": 0, "actors": 1, "retries": 0}.items():
+        for name, least in {"num_cpus": 0, "num_gpus": 0, "memory_gib": 0, "at_once": 1, "retries": 0}.items():
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"executor 'ray', option '{name}' = {value}: it must be at least {least}")
@@ -79,99 +77,49 @@ class Ray:
         try:
             yield crew
         except BaseException:
-            crew.close(at_once=True)
+            crew.cancel()
             raise
-        crew.close()
 
 
-class _Process:
-    """What an actor does: calls, one after another."""
-
-    def ready(self) -> None:
-        """Answered as soon as the process is there."""
-
-    def do(self, fn: Callable[..., R], *args: Any) -> R:
-        return fn(*args)
+def _do(fn: Callable[..., R], *args: Any) -> R:
+    """What a task does."""
+    return fn(*args)
 
 
 class Crew:
-    """The processes of one `Ray`. `idle` holds those that are free, the exception of one that died as it started, and at the end None."""
+    """Calls as Ray tasks. Ray finds room for them, keeps a process with its loaded models for the next call of this kind, and makes a
+    call again whose process or node was lost. `size`: calls at once."""
 
     def __init__(self, options: Ray, most: int | None) -> None:
         self.ray, self.retries = _connected(options), options.retries
-        room = options.actors or _room(self.ray.nodes(), options)
+        room = options.at_once or _room(self.ray.nodes(), options)
         self.size = min(room, most or room)
         memory = {} if options.memory_gib is None else {"memory": int(options.memory_gib * 2**30)}
-        # No restarts by Ray: a restarted actor waits for room while others stand idle, and its calls with it.
-        self.kind = self.ray.remote(_Process).options(num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_restarts=0, max_task_retries=0, **memory)
-        self.idle: SimpleQueue = SimpleQueue()
-        self.alive: set = set()
-        self.stillborn, self.closed = 0, False
-        for _ in range(self.size):
-            self._hire()
-
-    def _hire(self) -> None:
-        """Ask for a process; it becomes idle when it is there, which may be never: nobody waits for this one."""
-        actor = self.kind.remote()
-        self.alive.add(actor)
-
-        def wait() -> None:
-            try:
-                self.ray.get(actor.ready.remote())
-            except Exception as bad:
-                self.alive.discard(actor)
-                self.idle.put(bad)
-            else:
-                self.idle.put(actor)
-                if self.closed:
-                    self._end(actor)
-
-        Thread(target=wait, daemon=True).start()
-
-    def _free(self) -> Any:
-        """A living process that is free, as soon as there is one."""
-        while True:
-            actor = self.idle.get()
-            if self.closed:
-                self.idle.put(None)  # for the next one who waits
-                raise OutlayError("stopped; the same command goes on from here")
-            if isinstance(actor, Exception):
-                self.stillborn += 1
-                if self.stillborn > self.size + self.retries:
-                    raise OutlayError(f"{self.stillborn} Ray processes died as they started: {_line(actor)}; are Outlay and its extras installed on every node?")
-                self._hire()
-                continue
-            try:
-                self.ray.get(actor.ready.remote())  # it may have gone with its node while it was free: no loss to any call
-                return actor
-            except self.ray.exceptions.RayError:
-                self._replace(actor)
+        self.task = self.ray.remote(num_cpus=options.num_cpus, num_gpus=options.num_gpus, max_calls=0, max_retries=options.retries, **memory)(_do)
+        self.under_way: set = set()
 
     def call(self, what: str, fn: Callable[..., R], *args: Any) -> R:
-        """`fn(*args)` in a process that is free. `what` names it in errors."""
-        for number in range(self.retries + 1):
-            actor = self._free()
-            try:
-                result = self.ray.get(actor.do.remote(fn, *args))
-            except self.ray.exceptions.RayTaskError as bad:  # raised by fn
-                self.idle.put(actor)
-                if isinstance(bad.cause, OutlayError):
-                    raise bad.cause from None
-                raise
-            except self.ray.exceptions.RayError as bad:  # the process, its node or its result is gone
-                self._replace(actor)
-                if number == self.retries:
-                    raise OutlayError(
-                        f"the Ray process of {what} was lost {number + 1} times (out of memory, perhaps): {_line(bad)}; "
-                        "give each process more of a node (executor: num_cpus, memory_gib), then run the same command again to resume"
-                    ) from None
-            else:
-                self.idle.put(actor)
-                return result
-        raise AssertionError("retries is at least 0")
+        """`fn(*args)` somewhere on the cluster. `what` names it in errors."""
+        call = self.task.remote(fn, *args)
+        self.under_way.add(call)
+        try:
+            return self.ray.get(call)
+        except self.ray.exceptions.RayTaskError as bad:  # raised by fn
+            if isinstance(bad.cause, OutlayError):
+                raise bad.cause from None
+            if "failed to import on the worker" in str(bad.cause):
+                raise ConfigError(f"a Ray process cannot load Outlay ({_line(bad.cause)[-120:]}); install it, with the extras that the study needs, on every node") from None
+            raise
+        except self.ray.exceptions.RayError as bad:  # the process, its node or its result is gone
+            raise OutlayError(
+                f"the Ray process of {what} was lost {self.retries + 1} times (out of memory, perhaps): {_line(bad)[:300]}; "
+                "give each process more of a node (executor: num_cpus, memory_gib), then run the same command again to resume"
+            ) from None
+        finally:
+            self.under_way.discard(call)
 
     def map(self, fn: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
-        """Results in the order of the items, as many at once as there are processes. `fn` runs in threads here, and makes calls."""
+        """Results in the order of the items, `size` at once. `fn` runs in threads here, and makes calls."""
         from threadpoolctl import threadpool_limits
 
         pool = ThreadPoolExecutor(min(self.size, len(items)))
@@ -179,37 +127,20 @@ class Crew:
             with threadpool_limits(1):  # parts that limit BLAS for a while, to give equal bytes, must not undo it for each other
                 yield from pool.map(fn, items)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # what still runs after an error ends with the crew
+            pool.shutdown(wait=False, cancel_futures=True)  # what still runs after an error is cancelled with the block
 
     def put(self, value: Any) -> Any:
         """Into the object store; -> a reference, good in arguments."""
         return self.ray.put(value)
 
-    def close(self, *, at_once: bool = False) -> None:
-        """End all processes; those at work too, if at once."""
-        self.closed = True
-        free = set()
-        while not self.idle.empty():
-            free.add(self.idle.get())
-        for actor in list(self.alive):
-            self._end(actor, at_once=at_once or actor not in free)  # one that is still to start would come to nothing
-        self.idle.put(None)
-
-    def _replace(self, actor: Any) -> None:
-        self._end(actor)
-        if not self.closed:
-            self._hire()
-
-    def _end(self, actor: Any, *, at_once: bool = True) -> None:
-        self.alive.discard(actor)
-        if at_once:
-            self.ray.kill(actor)
-        else:
-            actor.__ray_terminate__.remote()  # with its atexit handlers: it takes its temporary files with it
+    def cancel(self) -> None:
+        """End the calls that are under way, and their processes."""
+        for call in list(self.under_way):
+            self.ray.cancel(call, force=True)
 
 
 def _line(bad: Exception) -> str:
-    return " ".join(str(bad).split())[:300]
+    return " ".join(str(bad).split())
 
 
 def _connected(options: Ray) -> Any:
@@ -221,10 +152,11 @@ def _connected(options: Ray) -> Any:
         raise ConfigError(f"executor 'ray' needs the package ray, which cannot be imported ({missing}); pip install 'outlay[ray]', or use executor: processes") from None
     if not ray.is_initialized():
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports nothing to Ray's makers
+        os.environ.setdefault("RAY_task_oom_retries", str(options.retries))  # Ray would repeat what runs out of memory for ever
         try:
             ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as bad:
-            raise ConfigError(f"no Ray cluster can be reached at address {options.address or 'auto'}: {_line(bad)}; start one with: ray start --head") from None
+            raise ConfigError(f"no Ray cluster can be reached at address {options.address or 'auto'}: {_line(bad)[:300]}; start one with: ray start --head") from None
     return ray
 
 
@@ -242,5 +174,5 @@ def _room(nodes: Sequence[dict], options: Ray) -> int:
                 room += min(int(has.get(name, 0) / n + 1e-9) for name, n in asks.items() if n)
     if not room:
         wanted = ", ".join(f"{n:g} {name}" for name, n in asks.items() if n)
-        raise ConfigError(f"executor 'ray': no node of the cluster has {wanted} for a process; ask for less, or set actors where the cluster grows on demand")
+        raise ConfigError(f"executor 'ray': no node of the cluster has {wanted} for a process; ask for less, or set at_once where the cluster grows on demand")
     return room
