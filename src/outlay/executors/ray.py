@@ -108,11 +108,11 @@ class Crew:
             if isinstance(bad.cause, OutlayError):
                 raise bad.cause from None
             if "failed to import on the worker" in str(bad.cause):
-                raise ConfigError(f"a Ray process cannot load Outlay ({_line(bad.cause)[-120:]}); install it, with the extras that the study needs, on every node") from None
+                raise ConfigError(f"a Ray process cannot load Outlay ({str(bad.cause).strip().splitlines()[-1]}); install it, with the extras that the study needs, on every node") from None
             raise
         except self.ray.exceptions.RayError as bad:  # the process, its node or its result is gone
             raise OutlayError(
-                f"the Ray process of {what} was lost {self.retries + 1} times (out of memory, perhaps): {_line(bad)[:300]}; "
+                f"the Ray process of {what} was lost {self.retries + 1} times (out of memory, perhaps): {_line(bad)}; "
                 "give each process more of a node (executor: num_cpus, memory_gib), then run the same command again to resume"
             ) from None
         finally:
@@ -140,7 +140,7 @@ class Crew:
 
 
 def _line(bad: Exception) -> str:
-    return " ".join(str(bad).split())
+    return " ".join(str(bad).split())[:300]
 
 
 def _connected(options: Ray) -> Any:
@@ -156,7 +156,7 @@ def _connected(options: Ray) -> Any:
         try:
             ray.init(address=options.address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as bad:
-            raise ConfigError(f"no Ray cluster can be reached at address {options.address or 'auto'}: {_line(bad)[:300]}; start one with: ray start --head") from None
+            raise ConfigError(f"no Ray cluster can be reached at address {options.address or 'auto'}: {_line(bad)}; start one with: ray start --head") from None
     return ray
 
 
