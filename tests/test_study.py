@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from threadpoolctl import threadpool_info
 
 from outlay import config as configs
 from outlay import grid, study
@@ -20,7 +21,7 @@ from outlay.results import SECONDS
 from outlay.store import Store
 from outlay.study import run_study
 from outlay.toy import ToyEvaluator, ToyPool, ToyTrainer
-from outlay.workbench import open_bench
+from outlay.workbench import Task, Workbench, open_bench, perform
 
 TABLES = ("results.parquet", "ledger.parquet")
 
@@ -52,6 +53,19 @@ def whole(toy_study, tmp_path_factory):
 def copied(whole, tmp_path):
     """A finished run to change."""
     return Path(shutil.copytree(whole, tmp_path / "copied"))
+
+
+def test_a_stage_uses_as_many_blas_threads_as_the_config_says_and_not_one_per_core(toy_study, tmp_path, monkeypatch):
+    seen = []
+
+    def measured(bench):
+        seen.append({lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"})
+
+    monkeypatch.setattr(Workbench, "do_tfidf", measured)
+    for threads in (1, 2):
+        study.set_up(toy_study(runtime={"threads": threads}), Store(tmp_path / f"run-{threads}"))
+        perform(Task(str(tmp_path / f"run-{threads}"), "tfidf"))
+    assert seen == [{1}, {2}]
 
 
 # -- resume ----------------------------------------------------------------------------------------------------------------

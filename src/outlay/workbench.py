@@ -40,14 +40,19 @@ class Task:
 
 def perform(task: Task, away: Any = None) -> bool:
     """Do a task; what it makes is in the run directory. False where a cap of the study stopped it between two stages. With `away`
-    (executors/away.py) scorer, trainer and evaluators are called on other machines."""
+    (executors/away.py) scorer, trainer and evaluators are called on other machines, and the executor has set the threads of BLAS."""
+    from threadpoolctl import threadpool_limits
+
     try:
         stamp = os.stat(Path(task.root) / "study.json").st_mtime_ns
     except FileNotFoundError:
         raise ConfigError(f"{platform.node()} does not see the run directory {task.root}; put it on storage that every node mounts there, or use executor: {{use: ray, unit: stages}}") from None
     bench = open_bench(task.root, stamp, away)
+    # Many workers with a BLAS thread per core each slow one another down several times, and the number of threads can change last bits.
+    threads = bench.config.runtime.threads if away is None else None
     try:
-        getattr(bench, f"do_{task.kind}")(*task.args)
+        with threadpool_limits(threads, user_api="blas"):
+            getattr(bench, f"do_{task.kind}")(*task.args)
     except CapReached:
         return False
     return True
