@@ -165,6 +165,14 @@ def test_the_recommendation_weighs_accuracy_against_its_price():
     assert value.recommend(accuracy, [100, 103], worth=100).best == 0
 
 
+def test_contenders_are_the_fewest_that_hold_the_probability_and_the_lead_over_another_is_in_dollars():
+    accuracy = np.array([[0.9, 0.5, 0.1], [0.9, 0.5, 0.1], [0.4, 0.5, 0.1], [0.9, 0.5, 0.1]])
+    choice = value.recommend(accuracy, [0, 0, 0], worth=10)
+    assert choice.contenders(0.75) == [0] and choice.contenders(0.76) == [0, 1] and choice.contenders(1.0) == [0, 1]
+    mean, low, high = choice.over(2)
+    assert mean == pytest.approx(6.75) and low <= mean <= high and choice.over(choice.best) == (0, 0, 0)
+
+
 def test_a_point_is_priced_at_what_random_pays_for_it_at_the_end_of_its_curve():
     rate = value.exchange_rate([0, 50, 100, 150], [[0.0, 0.4, 0.5, 0.6]], 2.0, points=3)
     assert rate / 100 == pytest.approx(2.0 * 50 / 10)  # fifty annotations buy ten points

@@ -222,6 +222,15 @@ def test_a_record_with_a_missing_field_is_named(store):
         store.read("s.json", Selection)
 
 
+def test_scalars_and_the_price_of_signals_are_read_although_their_arrays_are_gone(store):
+    whole = Signals(COLUMNS, cost=Cost(flops=7))
+    store.write("signals.parquet", whole)
+    for file in (store.root / "shared/arrays").iterdir():
+        file.unlink()
+    found = store.scalars("signals.parquet")
+    assert found.cost == whole.cost and set(found.columns) == {name for name, values in COLUMNS.items() if values.ndim == 1}
+
+
 def test_a_record_whose_array_is_gone_is_named(store):
     store.write("s.parquet", Signals(COLUMNS))
     next((store.root / "shared/arrays").iterdir()).unlink()

@@ -46,7 +46,7 @@ def _stage_costs(store: Store, folder: str) -> dict[str, Cost]:
     """What the stages of one round consumed. A strategy without signals has no signals stage."""
     costs = {}
     if (store.root / folder / "signals.parquet").exists():
-        costs["signals"] = store.read(f"{folder}/signals.parquet", Signals).cost
+        costs["signals"] = store.scalars(f"{folder}/signals.parquet").cost
     costs["batch"] = store.read(f"{folder}/batch.json", Batch).cost
     costs["model"] = store.read(f"{folder}/model.json", Model).cost
     return costs
@@ -69,7 +69,7 @@ def ledger(root: Path) -> pd.DataFrame:
 
     for path in sorted((root / "shared").glob("signals-*/shard-*.parquet")):
         relative = path.relative_to(root).as_posix()
-        add("", 0, "score", relative.removesuffix(".parquet"), store.read(relative, Signals).cost, True)
+        add("", 0, "score", relative.removesuffix(".parquet"), store.scalars(relative).cost, True)
     for name in config.evaluators:
         path = f"shared/base/evaluation-{name}.parquet"
         add("", 0, "measure", path.removesuffix(".parquet"), store.read(path, Evaluation).cost, True)
@@ -223,7 +223,7 @@ def scores(root: Path) -> pd.DataFrame:
         for number, folder in enumerate(entry["folders"], 1):
             columns: dict[str, np.ndarray] = {}
             if (root / folder / "signals.parquet").exists():  # frozen signals are read once: the first round's lengths hold
-                columns = dict(store.read(f"{folder}/signals.parquet", Signals).columns)
+                columns = dict(store.scalars(f"{folder}/signals.parquet").columns)
                 lengths = {to: columns[count] for to, count in LENGTHS.items()}
             selection = store.read(f"{folder}/selection.json", Selection)
             rows, values, whole = _scored(entry["strategy"], card, columns, pool.rows_of(selection.ids), np.array(selection.scores))

@@ -93,9 +93,16 @@ class Store:
 
     def read(self, path: str, kind: type[T]) -> T:
         """The stored record. DataError names a file that is damaged."""
+        return self._read(path, kind)
+
+    def scalars(self, path: str) -> Signals:
+        """Stored signals without their arrays, which may be gone."""
+        return self._read(path, Signals, arrays=False)
+
+    def _read(self, path: str, kind: type[T], *, arrays: bool = True) -> T:
         try:
             if kind in (Signals, Evaluation):
-                return self._untable(self.root / path, kind)
+                return self._untable(self.root / path, kind, arrays)
             raw = json.loads((self.root / path).read_bytes())
             return raw if kind is dict else _record(kind, raw)
         except Exception as bad:
@@ -136,7 +143,7 @@ class Store:
         pq.write_table(table.replace_schema_metadata({"outlay": dumps(meta)}), sink, write_page_checksum=True)
         return sink.getvalue()
 
-    def _untable(self, path: Path, kind: type) -> Any:
+    def _untable(self, path: Path, kind: type, arrays: bool) -> Any:
         import pyarrow.parquet as pq
 
         table = pq.read_table(path, page_checksum_verification=True)
@@ -146,7 +153,7 @@ class Store:
             column = table.column(name)
             columns[name] = np.array(column.to_pylist(), dtype=np.str_) if str(column.type) == "string" else column.to_numpy()
             columns[name].flags.writeable = False
-        for name, where in meta["arrays"].items():
+        for name, where in meta["arrays"].items() if arrays else ():
             columns[name] = np.load(self.root / where, mmap_mode="r", allow_pickle=False)
         cost = Cost(**meta["cost"])
         return Signals(columns, frozenset(meta["live"]), cost) if kind is Signals else Evaluation(meta["benchmark"], meta["items"], columns, cost)

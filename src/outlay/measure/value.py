@@ -70,7 +70,8 @@ def on_front(accuracy: npt.ArrayLike, cost: npt.ArrayLike) -> npt.NDArray[np.boo
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The arm of highest expected net value. probability: that it is the best of all; margin: over the runner-up, in dollars."""
+    """The arm of highest expected net value. probability: that it is the best of all; margin: over the runner-up, in dollars; net: (count, a)
+    the draws of net value."""
 
     best: int
     runner_up: int
@@ -78,6 +79,18 @@ class Choice:
     margin: float
     expected: Floats
     probabilities: Floats
+    net: Floats
+
+    def contenders(self, share: float = 0.95) -> list[int]:
+        """The fewest arms of which one is the best with at least this probability, likeliest first."""
+        order = np.argsort(-self.probabilities, kind="stable")
+        return order[: int(np.searchsorted(np.cumsum(self.probabilities[order]), share - 1e-9)) + 1].tolist()
+
+    def over(self, other: int) -> tuple[float, float, float]:
+        """Dollars of net value of the best arm minus another's, and their 95 % interval. The best was picked as the highest of all, so
+        this flatters it a little."""
+        gap = self.net[:, self.best] - self.net[:, other]
+        return float(gap.mean()), *(float(v) for v in np.quantile(gap, (0.025, 0.975)))
 
 
 def recommend(accuracy: npt.ArrayLike, costs: npt.ArrayLike, worth: float) -> Choice:
@@ -89,7 +102,7 @@ def recommend(accuracy: npt.ArrayLike, costs: npt.ArrayLike, worth: float) -> Ch
     order = np.argsort(-expected, kind="stable")
     share = np.bincount(net.argmax(axis=1), minlength=net.shape[1]) / len(net)
     best, second = int(order[0]), int(order[1]) if len(order) > 1 else int(order[0])
-    return Choice(best, second, float(share[best]), float(expected[best] - expected[second]), expected, share)
+    return Choice(best, second, float(share[best]), float(expected[best] - expected[second]), expected, share, net)
 
 
 def end_slopes(labels: Sequence[float], curve: npt.ArrayLike, *, points: int = 4) -> Floats:

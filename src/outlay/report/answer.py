@@ -31,7 +31,7 @@ MEDIATION = ["benchmark", "scope", "measure", "path", "value", "value_low", "val
 APART = ["kind", "benchmark", *tables.ARM, "effect", "effect_low", "effect_high", "vendi_tfidf", "vendi_tfidf_low", "vendi_tfidf_high", "seeds"]
 EFFICIENCY = ["benchmark", *tables.ARM, "labels", "needed", "needed_low", "needed_high", "censored", "saved", "saved_usd", "seeds"]
 FRONT = ["benchmark", *tables.ARM, "accuracy", "accuracy_low", "accuracy_high", "flops", "usd", "days", "on_front", "net", "best", "seeds"]
-ADVICE = ["benchmark", "advice", *tables.ARM, "probability", "margin", "more_seeds", "worth_of_a_point", "priced_by"]
+ADVICE = ["benchmark", "advice", *tables.ARM, "probability", "margin", "more_seeds", "contenders", "over_random", "over_random_low", "over_random_high", "worth_of_a_point", "priced_by"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,4 +256,8 @@ def _advice(choice: value.Choice, cells: list, scores: Floats, bench: str, count
         advice = "one round is enough"
     else:
         advice = f"{best['strategy']} in {best['rounds']} rounds"
-    return {"benchmark": bench, "advice": advice} | best | {"probability": choice.probability, "margin": choice.margin, "more_seeds": more, "worth_of_a_point": worth / 100, "priced_by": by}
+    names = [f"{keys['strategy']} m={keys['rounds']}" + (f" {keys['start']}" if keys["start"] not in (tables.ANY, "cold") else "") for keys, _ in cells]
+    chance = next((i for i, (keys, _) in enumerate(cells) if keys["strategy"] == "random" and keys["rounds"] == 1 and keys["budget"] == best["budget"]), None)
+    over = dict(zip(("over_random", "over_random_low", "over_random_high"), (math.nan,) * 3 if chance is None or count == 1 else choice.over(chance), strict=True))
+    facts = {"probability": choice.probability, "margin": choice.margin, "more_seeds": more, "contenders": "; ".join(names[i] for i in choice.contenders())}
+    return {"benchmark": bench, "advice": advice} | best | facts | over | {"worth_of_a_point": worth / 100, "priced_by": by}

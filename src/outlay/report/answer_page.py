@@ -15,6 +15,7 @@ from .figures import GREY, INK, _axes, _drawn, _key
 from .grids import Grid
 
 POOLED = "all live strategies"
+MOST_NAMED = 8  # contenders in a sentence
 TESTS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 KEPT = ("vendi_tfidf", "vendi_model", "group_coverage")  # measures of the diagram, the first that is there
 MEASURES = words.MEASURES | {"vendi_tfidf": "Vendi score, TF-IDF"}
@@ -42,9 +43,14 @@ def headline(numbers: dict[str, pd.DataFrame], config: StudyConfig) -> list[str]
         if row["advice"].startswith("cannot tell"):
             more = f"; about {int(row['more_seeds']):,} more seeds would tell it from the runner-up" if row["more_seeds"] else ""
             chance = "" if len(config.seeds) == 1 else f", with a probability of {row['probability']:.2f} of being the best"
-            said.append(f"What to do we cannot tell: at these prices {arm} has the highest expected net value on {row['benchmark']}{chance}{more}.")
+            said.append(f"Which campaign is best we cannot tell: at these prices {arm} has the highest expected net value on {row['benchmark']}{chance}{more}.")
+            field = row["contenders"].split("; ")
+            if chance and 1 < len(field) <= MOST_NAMED:
+                said.append(f"One of {words.listed(field)} is the best with a probability of 95 %.")
         else:
             said.append(f"At these prices, on {row['benchmark']}: {row['advice']} (the best with a probability of {row['probability']:.2f}).")
+        if row["over_random_low"] > 0:
+            said.append(f"What is clear: it is worth {words.usd(row['over_random'])} [{words.usd(row['over_random_low'])}, {words.usd(row['over_random_high'])}] more than random in one round, a little flattered as the highest of all.")
     return said
 
 
