@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from pathlib import Path
 from typing import ClassVar
 
 from .. import seeds
 from ..errors import ConfigError, DataError
+from ..measure.nearness import nearness
 from ..registry import register
 from ..types import Annotation, Batch, Cost, Request
 from .replay import Replay
@@ -20,9 +20,8 @@ from .replay import Replay
 class Judge:
     """Prefers the draft that is nearer to the gold answer; every gold answer that is looked at is logged in the campaign's journal.
 
-    A draft that is the gold answer, blanks apart, is nearer than any that is not. Of others, the one whose characters are more like it: the
-    similarity of Ratcliff & Metzener 1988 (twice the characters in common blocks, as a share of both texts), 0 to 1. Equally near ones: by a
-    coin that seed and prompt fix. noise: share of the prompts on which the worse one is preferred, fixed by seed and prompt too.
+    A draft that is the gold answer, blanks apart, is nearer than any that is not; of others, the one whose characters are more like it (see
+    outlay.measure.nearness). Equally near ones: by a coin that seed and prompt fix. noise: share of the prompts on which the worse one is preferred, fixed by seed and prompt too.
     """
 
     judgements: ClassVar[tuple[str, ...]] = ("preferences",)
@@ -50,9 +49,3 @@ class Judge:
         if (ahead < 0) != (seeds.generator(self.seed, "flip", key).random() < self.noise):
             one, other = other, one
         return Annotation(key, "preference", chosen=one, rejected=other, annotator="judge")
-
-
-def nearness(draft: str, gold: str) -> float:
-    """How near a draft is to the gold answer: 2 where it is the same, blanks apart, else the similarity of their characters, 0 to 1."""
-    said, right = " ".join(draft.split()), " ".join(gold.split())
-    return 2.0 if said == right else SequenceMatcher(None, right, said, autojunk=False).ratio()
