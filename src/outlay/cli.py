@@ -187,6 +187,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="Run directory.", show_default=False)],
     campaign: Annotated[str, typer.Argument(help="Campaign id: a folder name under RUN/campaigns.", show_default=False)],
     out: Annotated[Path, typer.Option(help="Folder to write dataset/ and model/ into.", show_default=False)],
+    merge: Annotated[bool, typer.Option("--merge", help="Write the whole model with its tokenizer: a folder that another config may name as its model.")] = False,
     push: Annotated[str | None, typer.Option(metavar="OWNER/NAME", help="Upload both to the hub, as private repositories.", show_default=False)] = None,
 ) -> None:
     """Write what a campaign bought as a data set folder and its model as a model folder, each with a card.
@@ -195,7 +196,7 @@ def export(
     """
     from . import export as exporting
 
-    folders = exporting.export(run, campaign, out)
+    folders = exporting.export(run, campaign, out, merge=merge)
     for line in [*map(str, folders), *(exporting.push(folders, push) if push else [])]:
         typer.echo(line)
 

@@ -77,6 +77,7 @@ class StudyConfig(Section):
     model: str = Field("tiny", description="tiny, smollm2, a folder or a hub id")
     scorer: Spec = "llm"
     trainer: Spec = "sft"
+    judgements: Literal["responses", "preferences"] = Field("responses", description="what is bought: written responses, or which of two drafts by the round's model is better")
     oracle: Spec = "replay"
     evaluators: dict[str, Spec] = Field(description="name -> test; the first one leads the report")
     embedding: Literal["frozen", "live"] = Field("frozen", description="embeddings for acquisition: base model, or current model")

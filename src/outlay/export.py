@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from . import registry
 from .campaign import campaign_of
 from .config import StudyConfig
 from .errors import ConfigError, DataError, near
@@ -27,10 +29,10 @@ CARD = """---
 {rest}"""
 
 
-def export(root: Path, campaign: str, out: Path, *, rounds: int | None = None) -> list[Path]:
-    """Write `out/dataset` (train.jsonl in TRL's prompt-completion form, README.md) and `out/model` (the weights of the last round,
-    README.md), after the first `rounds` rounds where that is given. -> the two folders. Raises ConfigError for an unknown campaign,
-    DataError where weights are not there."""
+def export(root: Path, campaign: str, out: Path, *, rounds: int | None = None, merge: bool = False) -> list[Path]:
+    """Write `out/dataset` (train.jsonl in TRL's prompt-completion or preference form, README.md) and `out/model` (the weights of the last
+    round, README.md), after the first `rounds` rounds where that is given. `merge`: the model whole, with its tokenizer, as another study's
+    `model`. -> the two folders. Raises ConfigError for an unknown campaign, DataError where weights are not there."""
     if not (root / "study.json").exists():
         raise ConfigError(f"{root} is not a run directory (no study.json in it)")
     store = Store(root)
@@ -53,15 +55,34 @@ def export(root: Path, campaign: str, out: Path, *, rounds: int | None = None) -
     write_atomic(out / "dataset" / "train.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
     head = "configs:\n- config_name: default\n  data_files: train.jsonl\ntags:\n- outlay\n"
     lead = f"{len(rows)} annotations that an acquisition strategy chose, in the order in which they were bought."
-    rest = "\nColumns: `prompt`, `completion`, `id`, `group`, `round`, `rank` (within the round, most wanted first), `annotator`. The licence is that of the source data.\n"
+    texts = "`chosen`, `rejected` (drafts by the model of the round before)" if config.judgements == "preferences" else "`completion`"
+    rest = f"\nColumns: `prompt`, {texts}, `id`, `group`, `round`, `rank` (within the round, most wanted first), `annotator`. The licence is that of the source data.\n"
     write_atomic(out / "dataset" / "README.md", CARD.format(head=head, title=f"Bought by {facts['strategy']}", lead=lead, rest=rest, **facts).encode())
-    shutil.copytree(root / model.weights, out / "model")
-    library = "peft" if model.kind == "lora" else "transformers"
+    adapter = model.kind == "lora" and not merge
+    if merge:
+        _merged(replace(model, weights=str(root / model.weights)), config, out / "model")
+    else:
+        shutil.copytree(root / model.weights, out / "model")
+    library = "peft" if adapter else "transformers"
     head = f"base_model: {config.model}\nlibrary_name: {library}\ntags:\n- outlay\n"
-    lead = f"Fine-tuned on the {len(rows)} annotations of the data set beside it ({'a LoRA adapter' if model.kind == 'lora' else 'all weights'}; the tokenizer is the base's)."
+    lead = f"Fine-tuned on the {len(rows)} annotations of the data set beside it ({'a LoRA adapter' if adapter else 'all weights'}; the tokenizer is the base's)."
     rest = f"- trainer: `{json.dumps(config.trainer)}`; {model.updates} optimizer updates; weights hash `{model.digest}`\n"
     write_atomic(out / "model" / "README.md", CARD.format(head=head, title=f"{config.model}, fine-tuned by {facts['strategy']}", lead=lead, rest=rest, **facts).encode())
     return [out / "dataset", out / "model"]
+
+
+def _merged(model: Model, config: StudyConfig, out: Path) -> None:
+    """The model as a folder that can be another study's base. ConfigError for one that is no language model."""
+    from .workbench import runtime_of
+
+    if registry.parse(config.scorer)[0] != "llm":
+        raise ConfigError(f"there is nothing to merge: a model of scorer '{registry.parse(config.scorer)[0]}' is no language model")
+    from .engine.load import load, no_progress_bar
+
+    loaded = load(model, runtime_of(config))
+    with no_progress_bar():
+        loaded.model.save_pretrained(out)
+    loaded.tokenizer.save_pretrained(out)
 
 
 def push(folders: list[Path], repo: str) -> list[str]:
@@ -91,8 +112,9 @@ def _rows(root: Path, store: Store, folders: Sequence[str]) -> Any:
         batch = store.read(f"{folder}/batch.json", Batch)
         prompts = pool.at(pool.rows_of(a.prompt_id for a in batch.annotations))
         for rank, (prompt, answer) in enumerate(zip(prompts, batch.annotations, strict=True), 1):
-            if answer.kind == "response":
-                row = {"prompt": prompt.text, "completion": answer.response, "id": prompt.id, "group": prompt.group}
+            if answer.kind != "skip":
+                texts = {"completion": answer.response} if answer.kind == "response" else {"chosen": answer.chosen, "rejected": answer.rejected}
+                row = {"prompt": prompt.text, **texts, "id": prompt.id, "group": prompt.group}
                 yield row | {"round": answer.round, "rank": rank, "annotator": answer.annotator}
 
 

@@ -26,7 +26,10 @@ def asked(config: StudyConfig) -> list[Campaign]:
 
 
 def collapses(cell: Campaign, config: StudyConfig) -> bool:
-    """True where more rounds change nothing: signals frozen, picks nested, and training from the base every time."""
+    """True where more rounds change nothing: signals frozen, picks nested, and training from the base every time. Drafts to compare are
+    each round's model's: more rounds always change them."""
+    if config.judgements == "preferences":
+        return False
     card = registry.card("strategy", registry.parse(cell.strategy)[0])
     frozen = {"embedding"} if config.embedding == "frozen" else set()
     return card.nested and card.needs - POOL_SIGNALS <= frozen and cell.start == "cold"

@@ -87,6 +87,8 @@ def plan(config: StudyConfig, *, measure: bool = True, quiet: bool = False) -> P
     from . import study as studies
 
     studies.check(config)
+    if config.judgements == "preferences":
+        raise ConfigError("outlay plan cannot count a study of preferences yet: how long drafts are and how often two differ is not known before; run it with one seed and a small budget, and read its ledger")
     _countable(config)
     with tempfile.TemporaryDirectory(prefix="outlay-plan-") as where:
         studies.set_up(config, Store(Path(where)))

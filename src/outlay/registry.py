@@ -24,7 +24,7 @@ HOMES = {
     "strategy": ("outlay.acquisition",),
     "pool": ("outlay.pools", "outlay.toy"),
     "scorer": ("outlay.engine", "outlay.toy"),
-    "trainer": ("outlay.engine", "outlay.toy"),
+    "trainer": ("outlay.engine", "outlay.toy", "outlay.toy_dpo"),
     "oracle": ("outlay.oracles",),
     "evaluator": ("outlay.evaluators", "outlay.toy"),
     "executor": ("outlay.executors",),

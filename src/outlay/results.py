@@ -25,7 +25,7 @@ from .workbench import EMBEDDINGS, Workbench
 SECONDS = ("seconds", "usd")  # measured, or priced by what was measured: the only columns that differ between two equal runs
 WORDS = ("tokens", "distinct_1", "distinct_2", "compression_ratio")
 LENGTHS = {"prompt_length": "prompt_tokens", "response_length": "response_tokens"}
-PHASES = {"signals": "score", "batch": "annotate", "model": "train"}
+PHASES = {"signals": "score", "pairs": "score", "pairs-again": "score", "batch": "annotate", "model": "train"}
 
 
 def write(root: Path) -> None:
@@ -47,6 +47,7 @@ def _stage_costs(store: Store, folder: str) -> dict[str, Cost]:
     costs = {}
     if (store.root / folder / "signals.parquet").exists():
         costs["signals"] = store.scalars(f"{folder}/signals.parquet").cost
+    costs |= {stage: store.cost(f"{folder}/{stage}.json") for stage in ("pairs", "pairs-again") if (store.root / folder / f"{stage}.json").exists()}
     costs["batch"] = store.read(f"{folder}/batch.json", Batch).cost
     costs["model"] = store.read(f"{folder}/model.json", Model).cost
     return costs

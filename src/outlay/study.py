@@ -70,6 +70,8 @@ def check(config: StudyConfig) -> None:
     if "run" in registry.card("oracle", registry.parse(config.oracle)[0]).options:
         raise ConfigError(f"oracle '{registry.parse(config.oracle)[0]}' waits for people, who cannot answer a grid of campaigns; use `outlay campaign`, or oracle replay or noisy")
     check_parts(config)
+    if config.judgements == "preferences" and registry.parse(config.executor)[1].get("unit") == "stages":
+        raise ConfigError("executor 'ray' with unit: stages cannot write drafts to compare on other machines yet; use unit: cells, or judgements: responses")
     for cell in grid.asked(config):
         _ = cell.sizes  # raises for m above the budget
 
@@ -92,12 +94,25 @@ def check_parts(config: StudyConfig) -> None:
             registry.build("pool", source)
     executor_of(config, workers=1)  # how many is known on the machine that runs it
     scorer = part(config, "scorer", config.scorer)
+    _check_judgements(config, scorer)
     for strategy in config.strategies:
         missing = registry.card("strategy", registry.parse(strategy)[0]).needs - POOL_SIGNALS - set(scorer.provides)
         if missing:
             raise ConfigError(f"strategy '{strategy}' needs the signals {sorted(missing)}, which the scorer does not give (it gives {', '.join(sorted(scorer.provides))}); choose another strategy, or a scorer that gives them")
     if config.pool_per_seed and max(config.budgets) > config.pool_per_seed:
         raise ConfigError(f"budget {max(config.budgets)} is above the {config.pool_per_seed} prompts that each seed can buy from; lower the budget or raise pool_per_seed")
+
+
+def _check_judgements(config: StudyConfig, scorer: Any) -> None:
+    """Whoever answers and whoever learns must deal in what is bought."""
+    for kind, spec in (("oracle", config.oracle), ("trainer", config.trainer)):
+        name = registry.parse(spec)[0]
+        deals = getattr(registry.card(kind, name).part, "judgements", ("responses",))
+        if config.judgements not in deals:
+            fit = ", ".join(c.name for c in registry.cards(kind) if config.judgements in getattr(c.part, "judgements", ("responses",)))
+            raise ConfigError(f"{kind} '{name}' deals in {' and '.join(deals)}, and judgements: {config.judgements} are to be bought; use another {kind} ({fit})")
+    if config.judgements == "preferences" and not hasattr(scorer, "pairs"):
+        raise ConfigError(f"scorer '{registry.parse(config.scorer)[0]}' writes no drafts to compare (it has no method `pairs`); use scorer llm")
 
 
 def set_up(config: StudyConfig, store: Store, *, cells: Sequence[Campaign] | None = None) -> dict:

@@ -28,9 +28,10 @@ import numpy.typing as npt
 
 from .errors import DataError
 from .measure.bleu import bleu_variance
+from .pairing import pair_of
 from .registry import register
 from .seeds import generator, lottery
-from .types import Annotation, Cost, Evaluation, Floats, Model, Pool, Prompt, Signals
+from .types import Annotation, Cost, Evaluation, Floats, Model, Pairs, Pool, Prompt, Signals
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +49,8 @@ FLOPS_PER_SECOND = 10**9
 SAMPLES = 5
 GREEDY = frozenset({"mean_entropy", "max_entropy", "sum_logprob", "mean_logprob", "mean_margin", "min_margin", "gradient"})
 JUDGED = frozenset({"hallucination_semantic", "hallucination_discourse", "hallucination_content"})
-LIVE = GREEDY | JUDGED | {"bleu_variance"}
+SAMPLED = frozenset({"bleu_variance", "sample_entropy", "reward_gap"})
+LIVE = GREEDY | JUDGED | SAMPLED
 
 
 @register("pool", "toy")
@@ -101,8 +103,8 @@ class ToyPool:
 class ToyScorer:
     """What the toy model says of each prompt. A response is one token, so its mean, largest and summed values agree.
 
-    gradient: (p - onehot(y)) x h with h the embedding before it is scaled. bleu_variance: of SAMPLES responses drawn from p. The scores of
-    hallucination are made up, so that strategies that read them run here: 1 - p of the likeliest response, entropy in shares of the largest
+    gradient: (p - onehot(y)) x h with h the embedding before it is scaled. bleu_variance, sample_entropy: of SAMPLES responses drawn from p; reward_gap: of the first two
+    different ones among them, in nats. The scores of hallucination are made up, so that strategies that read them run here: 1 - p of the likeliest response, entropy in shares of the largest
     there is, 1 - the margin.
     """
 
@@ -115,7 +117,7 @@ class ToyScorer:
 
     def __call__(self, model: Model, pool: Pool, needs: frozenset[str], *, seed: int) -> Signals:
         """The signals `needs` (float32), and always prompt_tokens and response_tokens (int32; 0 where nothing was decoded); for bleu_variance
-        sampled_tokens (n, SAMPLES). All (n,), but embedding and gradient (n, d)."""
+        and its like sampled_tokens (n, SAMPLES). All (n,), but embedding and gradient (n, d)."""
         if unknown := needs - self.provides:
             raise DataError(f"the toy scorer has no signal '{min(unknown)}'; it provides {', '.join(sorted(self.provides))}")
         texts = pool.texts
@@ -132,22 +134,34 @@ class ToyScorer:
             if "gradient" in needs:
                 error = p - np.eye(len(RESPONSES), dtype=p.dtype)[p.argmax(axis=1)]
                 values["gradient"] = np.einsum("nr,nd->nrd", error, points).reshape(len(texts), -1)
-            if "bleu_variance" in needs:
-                drawn = np.column_stack([_draw(p, lottery(seed, pool.ids, "toy", "sample", i)) for i in range(SAMPLES)])
-                values["bleu_variance"] = np.array([bleu_variance([RESPONSES[r] for r in row]) for row in drawn])
+            if needs & SAMPLED:
+                drawn = _drawn(p, pool.ids, seed)
                 columns["sampled_tokens"] = np.ones_like(drawn, dtype=np.int32)
+                if "bleu_variance" in needs:
+                    values["bleu_variance"] = np.array([bleu_variance([RESPONSES[r] for r in row]) for row in drawn])
+                values["sample_entropy"] = -np.take_along_axis(logp, drawn, axis=1).mean(axis=1)
+                values["reward_gap"] = _gaps(features @ (load(model) - _base()), drawn)
             columns |= {name: values[name].astype(np.float32) for name in sorted(needs & LIVE)}
         if "embedding" in needs:
             columns["embedding"] = points / np.linalg.norm(points, axis=1, keepdims=True)
         return Signals(columns, needs & LIVE, self.bill(model, columns, needs))
 
+    def pairs(self, model: Model, prompts: Sequence[Prompt], *, seed: int) -> Pairs:
+        """The first two different ones of the responses that a call with this seed draws."""
+        ids, texts = [p.id for p in prompts], [p.text for p in prompts]
+        said = [[RESPONSES[r] for r in row] for row in _drawn(np.exp(_log_softmax(featurise(texts) @ load(model))), ids, seed)]
+        places = [pair_of(row, [True] * SAMPLES) for row in said]
+        drafts = {key: (row[two[0]], row[two[1]]) for key, row, two in zip(ids, said, places, strict=True) if two}
+        counts = {"prompt_tokens": [len(text.split()) for text in texts], "response_tokens": [], "sampled_tokens": np.ones((len(ids), SAMPLES))}
+        return Pairs(drafts, tuple(key for key in ids if key not in drafts), self.bill(model, counts, frozenset({"sample_entropy"})))
+
     def bill(self, model: Model, counts: Mapping[str, npt.ArrayLike], needs: frozenset[str]) -> Cost:
         """A multiplication and an addition for each active feature and output; responses are read off the logits for nothing, and so is
-        all that is computed of them. counts: prompt_tokens, response_tokens and for bleu_variance sampled_tokens."""
+        all that is computed of them. counts: prompt_tokens, response_tokens and where responses are drawn sampled_tokens."""
         flops = forward_flops(counts["prompt_tokens"], outputs=(len(RESPONSES) if needs & LIVE else 0) + (DIMENSIONS if needs & {"embedding", "gradient"} else 0))
         read = int(np.sum(counts["prompt_tokens"])) if needs else 0
         generated = int(np.sum(counts["response_tokens"])) if needs & (GREEDY | JUDGED) else 0
-        generated += int(np.sum(counts["sampled_tokens"])) if "bleu_variance" in needs else 0
+        generated += int(np.sum(counts["sampled_tokens"])) if needs & SAMPLED else 0
         return Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, prompt_tokens=read, generated_tokens=generated)
 
 
@@ -182,7 +196,7 @@ class ToyTrainer:
                 error[np.arange(len(rows)), targets[rows]] -= 1
                 weights -= np.float32(self.learning_rate / len(rows)) * (x.T @ error)
                 updates += 1
-        _save(weights, Path(out))
+        save(weights, Path(out))
         cost = self.bill(start.base, *self.lengths(start.base, texts, [annotation.response for _, annotation in pairs]))
         return Model(start.base, weights=str(out), kind="full", updates=updates, cost=cost)
 
@@ -318,7 +332,7 @@ def _config() -> dict:
     return {"model": "toy", "features": FEATURES, "responses": list(RESPONSES)}
 
 
-def _save(weights: Floats, out: Path) -> None:
+def save(weights: Floats, out: Path) -> None:
     """A killed run leaves either the whole folder or none: write beside it, then rename."""
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
@@ -337,6 +351,17 @@ def _draw(p: Floats, uniform: Floats) -> npt.NDArray[np.int64]:
     """Responses by the inverse of the cumulative distribution. (n, r), (n,) in [0, 1) -> (n,)."""
     total = p.astype(np.float64).cumsum(axis=1)
     return np.minimum((total <= uniform[:, None] * total[:, -1:]).sum(axis=1), p.shape[1] - 1)
+
+
+def _drawn(p: Floats, ids: Sequence[str], seed: int) -> npt.NDArray[np.int64]:
+    """SAMPLES responses to each prompt. (n, r) -> (n, SAMPLES)."""
+    return np.column_stack([_draw(p, lottery(seed, ids, "toy", "sample", i)) for i in range(SAMPLES)])
+
+
+def _gaps(rewards: Floats, drawn: npt.NDArray[np.int64]) -> Floats:
+    """Distance of the rewards of the first two different responses; 0 where all are the same. (n, r), (n, SAMPLES) -> (n,)."""
+    rows = np.arange(len(drawn))
+    return np.abs(rewards[rows, drawn[:, 0]] - rewards[rows, drawn[rows, (drawn != drawn[:, :1]).argmax(axis=1)]])
 
 
 def _log_softmax(logits: Floats) -> Floats:

@@ -172,12 +172,13 @@ class Selection:
 @dataclass(frozen=True, slots=True)
 class Request:
     """What an annotator is asked: the prompt, and model responses to edit or to compare (may be empty). `why`: score (None where there
-    is none), rank (from 1) and represents of the choice in that round."""
+    is none), rank (from 1) and represents of the choice in that round. `kind`: to write a response, or to prefer one of two drafts."""
 
     prompt: Prompt
     drafts: tuple[str, ...] = ()
     round: int = 0
     why: Mapping[str, Any] = field(default_factory=dict)
+    kind: Literal["response", "preference"] = "response"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,20 @@ class Annotation:
     round: int = 0
     seconds: float = 0.0
     usd: float = 0.0
+
+    @property
+    def text(self) -> str:
+        """What was written, or chosen."""
+        return self.chosen if self.kind == "preference" else self.response
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """Two drafts of each prompt that can be asked which is better, by prompt id; `unfit` prompts have no two (see outlay.pairing)."""
+
+    drafts: Mapping[str, tuple[str, str]]
+    unfit: tuple[str, ...] = ()
+    cost: Cost = Cost()
 
 
 @dataclass(frozen=True, slots=True)

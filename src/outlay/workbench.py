@@ -250,6 +250,7 @@ class Workbench:
             shard=self.config.shard,
             each=self.away.each if self.away else map,
             keep_models=self.config.keep_models,
+            pairs=(lambda model, prompts, seed: self.scorer().pairs(model, prompts, seed=seed)) if self.config.judgements == "preferences" else None,
         )
 
     def measured(self, seed: int, bought: Sequence[Annotation], new: Sequence[Annotation]) -> dict[str, Any]:
@@ -259,14 +260,14 @@ class Workbench:
         texts, surely = self.prompts(seed)
         from .measure.embed import hashed
 
-        responses = [a.response for a in bought]
+        responses = [a.text for a in bought]
         found: dict[str, Any] = {name: _known(diversity.panel(spaces[name], pool.groups, rows)) for name in EMBEDDINGS}
         prompt_words, response_words = text.panel([texts[row] for row in rows], int(surely[len(rows)])), text.panel(responses, _step(responses))
         found["words"] = {"prompts": _known(prompt_words), "responses": _known(response_words)}
         found["responses"] = _known(diversity.among(hashed(responses), np.arange(len(responses))))
         if len(batch):
             found["batch"] = {name: _known(diversity.panel(spaces[name], pool.groups, batch)) for name in EMBEDDINGS}
-            found["batch"]["responses"] = _known(diversity.among(hashed([a.response for a in new]), np.arange(len(new))))
+            found["batch"]["responses"] = _known(diversity.among(hashed([a.text for a in new]), np.arange(len(new))))
         return found
 
     def do_campaign(self, name: str, rounds: int | None = None) -> None:

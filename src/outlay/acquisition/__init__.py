@@ -18,9 +18,9 @@ from ..coverage.pairs import BLOCK
 from ..coverage.similarity import GRAIN
 from ..errors import ConfigError, DataError, OutlayError
 from ..types import Floats, Indices, Signals, View
-from . import baseline, coverage, generation, hybrid, tasks, uncertainty
+from . import baseline, coverage, generation, hybrid, preference, tasks, uncertainty
 
-__all__ = ["Picked", "SignalError", "baseline", "coverage", "generation", "hybrid", "neighbourhood", "scores_of", "select", "tasks", "uncertainty"]
+__all__ = ["Picked", "SignalError", "baseline", "coverage", "generation", "hybrid", "neighbourhood", "preference", "scores_of", "select", "tasks", "uncertainty"]
 
 
 class SignalError(DataError):

@@ -16,19 +16,34 @@ def examples(loaded: Loaded, template: str, prompts: Sequence[Prompt], annotatio
 
     Raises DataError naming the prompt whose response is empty, is a preference, or would be cut off at `most` tokens.
     """
-    chosen = []
+    # By response too: k annotators may have answered the same prompt.
+    ids, texts, responses = zip(*sorted((p.id, p.text, a.response) for p, a in given(prompts, annotations, "response", trainer)), strict=True)
+    return pairs(loaded, format_of(loaded, template), ids, texts, responses, most=most)
+
+
+def preferences(loaded: Loaded, template: str, prompts: Sequence[Prompt], annotations: Sequence[Annotation], *, most: int, trainer: str) -> tuple[list[Rendered], list[Rendered]]:
+    """Aligned prompts with the chosen and with the rejected responses as the model reads them, by prompt id; skips are left out.
+
+    Raises DataError naming the prompt that has a response in the place of a preference, or one of whose two is empty or would be cut off.
+    """
+    ids, texts, *sides = zip(*sorted((p.id, p.text, a.chosen, a.rejected) for p, a in given(prompts, annotations, "preference", trainer)), strict=True)
+    chosen, rejected = (pairs(loaded, format_of(loaded, template), ids, texts, side, most=most) for side in sides)
+    return chosen, rejected
+
+
+def given(prompts: Sequence[Prompt], annotations: Sequence[Annotation], kind: str, trainer: str) -> list[tuple[Prompt, Annotation]]:
+    """The aligned pairs without skips. Raises DataError for what is not aligned, for an annotation of another kind, and where nothing is left."""
+    found = []
     for prompt, annotation in zip(prompts, annotations, strict=True):
         if prompt.id != annotation.prompt_id:
             raise DataError(f"prompt '{prompt.id}' was paired with the annotation of '{annotation.prompt_id}'; prompts and annotations must be aligned")
-        if annotation.kind == "preference":
-            raise DataError(f"prompt '{prompt.id}' has a preference, and trainer '{trainer}' learns from responses; ask for responses")
-        if annotation.kind == "response":
-            chosen.append((prompt.id, prompt.text, annotation.response))
-    if not chosen:
-        raise DataError(f"there is nothing to train on: {len(prompts)} annotations, none of them a response")
-    # By response too: k annotators may have answered the same prompt.
-    ids, texts, responses = zip(*sorted(chosen), strict=True)
-    return pairs(loaded, format_of(loaded, template), ids, texts, responses, most=most)
+        if annotation.kind not in (kind, "skip"):
+            raise DataError(f"prompt '{prompt.id}' has a {annotation.kind}, and trainer '{trainer}' learns from {kind}s; ask for {kind}s")
+        if annotation.kind == kind:
+            found.append((prompt, annotation))
+    if not found:
+        raise DataError(f"there is nothing to train on: {len(prompts)} annotations, none of them a {kind}")
+    return found
 
 
 def answers(batch: Sequence[Rendered]) -> int:

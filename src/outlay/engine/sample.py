@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """Rows are in the order of the prompts. `texts`: of each prompt its responses. `tokens`: (n, samples) how many tokens each has,
-    its end token included."""
+    its end token included. `ended`: (n, samples) whether it ended by itself. `logprobs`: (n, samples) its log-probability (nats) under the
+    distribution it was drawn from, temperature included; 0 where it was not asked for."""
 
     texts: list[list[str]]
     tokens: np.ndarray
+    ended: np.ndarray
+    logprobs: np.ndarray
 
 
 def sample(
-    loaded: Loaded, prompts: Sequence[Rendered], *, stops: frozenset[int], max_new_tokens: int, minibatch: int, samples: int, temperature: float, seed: int
+    loaded: Loaded, prompts: Sequence[Rendered], *, stops: frozenset[int], max_new_tokens: int, minibatch: int, samples: int, temperature: float, seed: int, logprobs: bool = False
 ) -> Sampled:
     """`samples` responses to each prompt, from the whole distribution at this temperature. The prompt is read once for all of them.
 
@@ -37,9 +40,9 @@ def sample(
     import torch
 
     if not prompts:
-        return Sampled([], np.zeros((0, samples), dtype=np.int32))
+        return Sampled([], *(np.zeros((0, samples), dtype=kind) for kind in (np.int32, bool, np.float64)))
     texts: list[list[str]] = [[] for _ in prompts]
-    counts = np.zeros((len(prompts), samples), dtype=np.int32)
+    counts, ended, total = (np.zeros((len(prompts), samples), dtype=kind) for kind in (np.int32, bool, np.float64))
     order, size = longest_first(prompts), max(1, minibatch // samples)
     with torch.inference_mode():
         network = open_network(loaded, prompts, None, minibatch=size * samples, room=max_new_tokens, copies=samples)
@@ -48,9 +51,11 @@ def sample(
             logits = network.admit([prompts[row] for row in some]).logits.repeat_interleave(samples, dim=0)
             network.repeat(samples)
             said: list[list[int]] = [[] for _ in uniform]
-            alive = np.arange(len(said))
+            alive, likely = np.arange(len(said)), np.zeros(len(said))
             for step in range(max_new_tokens):
                 drawn = draw(logits, torch.from_numpy(uniform[alive, step]).to(logits.device), temperature).cpu().numpy()
+                if logprobs:
+                    likely[alive] += (logits.double() / temperature).log_softmax(dim=1).cpu().numpy()[np.arange(len(alive)), drawn]
                 for row, token in zip(alive, drawn.tolist(), strict=True):
                     said[row].append(token)
                 going = np.array([token not in stops and step + 1 < max_new_tokens for token in drawn.tolist()])
@@ -64,7 +69,8 @@ def sample(
             for place, row in enumerate(some):
                 own = slice(place * samples, (place + 1) * samples)
                 texts[row], counts[row] = spoken[own], [len(tokens) for tokens in said[own]]
-    return Sampled(texts, counts)
+                ended[row], total[row] = [tokens[-1] in stops for tokens in said[own]], likely[own]
+    return Sampled(texts, counts, ended, total)
 
 
 def draw(logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> torch.Tensor:

@@ -46,7 +46,7 @@ class HeldOut:
         from ..engine.losses import response_nll
         from ..engine.render import format_of, pairs, prompts
 
-        items = self._read()
+        items = read_items(self.items, self.benchmark)
         with self.runtime.active():
             loaded = load(model, self.runtime)
             start = time.perf_counter()
@@ -72,7 +72,7 @@ class HeldOut:
         """Tokens of the items' prompts and of their gold responses, each (n_items,)."""
         from ..engine.render import lengths
 
-        items = self._read()
+        items = read_items(self.items, self.benchmark)
         return lengths(base, self.runtime.template, items["text"], items["response"])
 
     def bill(self, base: str, prompts: np.ndarray, gold: np.ndarray, said: np.ndarray) -> Cost:
@@ -85,25 +85,27 @@ class HeldOut:
             cost += Cost(flops=flops.forward(sizes, prompts + gold, int(gold.sum())), prompt_tokens=int((prompts + gold).sum()))
         return cost
 
-    def _read(self) -> dict[str, list[str]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
 
-        try:
-            table = pq.read_table(self.items)
-        except (OSError, pa.ArrowInvalid) as error:
-            raise DataError(f"items of benchmark '{self.benchmark}' cannot be read from {self.items}: {str(error).splitlines()[0]}") from None
-        missing = [name for name in COLUMNS if name not in table.column_names]
-        if missing:
-            raise DataError(f"{self.items} lacks the column '{missing[0]}'; it needs {', '.join(COLUMNS)}, all text")
-        items = {name: table.column(name).to_pylist() for name in COLUMNS}
-        for name, values in items.items():
-            for row, value in enumerate(values):
-                if not isinstance(value, str):
-                    raise DataError(f"{self.items}, row {row}, column '{name}' is {value!r}, not text")
-        if not items["id"]:
-            raise DataError(f"{self.items} holds no items")
-        return items
+def read_items(path: Path, benchmark: str) -> dict[str, list[str]]:
+    """The columns of a file of items. DataError names what is missing in it."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"items of benchmark '{benchmark}' cannot be read from {path}: {str(error).splitlines()[0]}") from None
+    missing = [name for name in COLUMNS if name not in table.column_names]
+    if missing:
+        raise DataError(f"{path} lacks the column '{missing[0]}'; it needs {', '.join(COLUMNS)}, all text")
+    items = {name: table.column(name).to_pylist() for name in COLUMNS}
+    for name, values in items.items():
+        for row, value in enumerate(values):
+            if not isinstance(value, str):
+                raise DataError(f"{path}, row {row}, column '{name}' is {value!r}, not text")
+    if not items["id"]:
+        raise DataError(f"{path} holds no items")
+    return items
 
 
 def _plain(text: str) -> str:

@@ -1,3 +1,3 @@
 """Oracles: whoever answers."""
 
-from . import human, llm, mixed, noisy, replay  # noqa: F401  (registers the parts)
+from . import human, judge, llm, mixed, noisy, replay  # noqa: F401  (registers the parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from ..errors import AwaitingAnnotations, ConfigError, near
 from ..measure.agree import settle
@@ -43,6 +43,8 @@ class Human:
     settle: the rule for their disagreement: majority, first or central (see outlay.measure.agree.settle).
     """
 
+    judgements: ClassVar[tuple[str, ...]] = ("responses", "preferences")
+
     run: Path
     per_item: int = 1
     settle: str = "majority"
@@ -69,6 +71,6 @@ class Human:
     def _line(self, request: Request) -> dict[str, Any]:
         prompt = request.prompt
         return {
-            "id": prompt.id, "prompt": prompt.text, "group": prompt.group, "drafts": list(request.drafts), "round": request.round, "kind": "response",
+            "id": prompt.id, "prompt": prompt.text, "group": prompt.group, "drafts": list(request.drafts), "round": request.round, "kind": request.kind,
             "why": dict(request.why), "annotators": self.per_item,
         }  # fmt: skip

@@ -53,6 +53,7 @@ class CampaignConfig(Section):
     model: str = Field("tiny", description="tiny, smollm2, a folder or a hub id")
     scorer: Spec = "llm"
     trainer: Spec = "sft"
+    judgements: Literal["responses", "preferences"] = Field("responses", description="what is bought: written responses, or which of two drafts by the round's model is better")
     grader: Spec = Field("heldout", description="the evaluator that says whether a response is right: for the dev set, the audit and the test")
     runtime: Runtime = Runtime()
 
@@ -82,6 +83,11 @@ class CampaignConfig(Section):
     def _fits(self) -> CampaignConfig:
         if self.dev_set is not None and self.dev_share:
             raise ValueError(f"dev_set is given, so no dev set is bought: set dev_share to 0 (it is {self.dev_share:g})")
+        if self.judgements == "preferences" and (self.dev_share or self.audit_share):
+            key = "dev_share" if self.dev_share else "audit_share"
+            raise ValueError(f"a preference does not say what is right, so it can be no item of a dev set or of a random slice: set {key} to 0 (it is {getattr(self, key):g}); a labelled dev set of your own may be named as dev_set")
+        if self.judgements == "preferences" and self.drafts:
+            raise ValueError("drafts: true shows one draft to edit, and preferences are asked with two to compare anyway: set drafts to false")
         if self.buys < self.rounds:
             raise ValueError(f"the budget of {self.budget} judgements leaves {self.buys} prompts for {self.rounds} rounds, with {self.annotators.per_item} a prompt and {self.dev_items} for the dev set; raise it or ask for fewer rounds")
         if self.audit_share and min(self.sizes) < 2:
@@ -132,7 +138,7 @@ class CampaignConfig(Section):
 
     def study(self, prompts: int) -> StudyConfig:
         """The same as a study of one campaign, over a pool of so many prompts: the workbench reads its parts from there."""
-        values = self.model_dump(mode="json", include={"name", "note", "pool", "model", "scorer", "trainer", "runtime", "embedding", "scored_share", "shard", "prices"})
+        values = self.model_dump(mode="json", include={"name", "note", "pool", "model", "scorer", "trainer", "judgements", "runtime", "embedding", "scored_share", "shard", "prices"})
         plan = list(self.schedule) if isinstance(self.schedule, tuple) else self.schedule
         values |= {"strategies": [self.strategy], "rounds": [self.rounds], "schedules": [plan], "starts": [self.start], "seeds": [self.seed], "budgets": [self.buys]}
         values |= {"pool_per_seed": prompts - self.reserve, "reference_curve": False, "executor": "serial", "oracle": self.oracle_spec()}

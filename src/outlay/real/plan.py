@@ -112,6 +112,8 @@ def replay(config: CampaignConfig, root: Path, *, quiet: bool = False) -> tuple[
         raise ConfigError(f"sample: {table.num_rows} prompts leave {budget} to buy in a replay of {max(config.replay.rounds)} rounds; name a larger sample, or fewer replay.rounds")
     parts = {"test": table.take(np.sort(drawn[:tests])), "pool": table.take(np.sort(drawn[tests:]))}
     fixed = config.model_dump(mode="json", include={"model", "scorer", "trainer", "runtime", "embedding", "scored_share", "shard", "start"})
+    if config.judgements == "preferences":
+        fixed["judgements"] = config.judgements
     home = root / fingerprint([fixed, config.grader, share, {name: part.to_pydict() for name, part in parts.items()}])  # another sample or trainer is another replay
     for name, part in parts.items():
         if not (home / f"{name}.parquet").exists():
@@ -125,7 +127,8 @@ def _study(config: CampaignConfig, home: Path, share: int, budget: int) -> Study
         return {"use": "file", "path": str(home / f"{name}.parquet"), "text": "text", "response": "response", "group": "group", "id": "id"}
 
     use, options = registry.parse(config.grader)
-    values = config.model_dump(mode="json", include={"model", "scorer", "trainer", "runtime", "embedding", "scored_share", "shard"})
+    values = config.model_dump(mode="json", include={"model", "scorer", "trainer", "judgements", "runtime", "embedding", "scored_share", "shard"})
+    values["oracle"] = "judge" if config.judgements == "preferences" else "replay"  # by the sample's responses
     rounds = sorted({1, *config.replay.rounds, config.rounds} & set(range(1, budget + 1)))
     values |= {"name": "replay", "pool": file("pool"), "pool_per_seed": share, "evaluators": {"test": {"use": use, **options, "source": file("test")}}}
     values |= {"strategies": list(dict.fromkeys(["random", *config.replay.strategies, config.strategy])), "rounds": rounds, "starts": [config.start]}
