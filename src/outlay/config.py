@@ -77,6 +77,8 @@ class StudyConfig(Section):
     model: str = Field("tiny", description="tiny, smollm2, a folder or a hub id")
     scorer: Spec = "llm"
     trainer: Spec = "sft"
+    proxy: str | None = Field(None, description="a smaller model that scores the pool in the model's place, trained each round on what was bought; null: the model scores")
+    proxy_trainer: Spec | None = Field(None, description="null: as trainer")
     oracle: Spec = "replay"
     evaluators: dict[str, Spec] = Field(description="name -> test; the first one leads the report")
     embedding: Literal["frozen", "live"] = Field("frozen", description="embeddings for acquisition: base model, or current model")
@@ -128,6 +130,12 @@ class StudyConfig(Section):
             if isinstance(schedule, str) and schedule not in SCHEDULES:
                 raise ValueError(f"unknown schedule '{schedule}'; {near(schedule, SCHEDULES)}, or a list of batch sizes")
         return value
+
+    @model_validator(mode="after")
+    def _trainer_needs_proxy(self) -> StudyConfig:
+        if self.proxy_trainer is not None and self.proxy is None:
+            raise ValueError("proxy_trainer has no effect without a proxy; set proxy, or leave it out")
+        return self
 
     @field_validator("evaluators", mode="after")
     @classmethod
