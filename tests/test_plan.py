@@ -15,7 +15,7 @@ from outlay.plan import KINDS, plan
 from outlay.study import run_study
 from outlay.types import Cost
 
-STAGES = {"shard": "base signals", "signals": "signals", "batch": "batch", "model": "model", "evaluation": "evaluation"}
+STAGES = {"signals": "signals", "proxy-model": "proxy", "proxy-agreement": "agreement", "batch": "batch", "model": "model", "evaluation": "evaluation"}
 
 
 def paid(root: Path) -> pd.DataFrame:
@@ -27,14 +27,16 @@ def paid(root: Path) -> pd.DataFrame:
 
 def _kind(campaign: str, stage: str) -> str:
     if not campaign:
-        return "base evaluation" if "evaluation" in stage else "base signals"
-    return STAGES[stage.partition("-")[0]]
+        return "base evaluation" if "evaluation" in stage else "space" if "space" in stage else "base signals"
+    return STAGES["evaluation" if stage.startswith("evaluation") else stage]
 
 
 CASES = {
     "frozen embeddings": {"strategies": ["random", "mean_entropy", "facility_location"], "starts": ["cold", "warm_new"], "schedules": ["even", [2, 6]], "rounds": [1, 2]},
     "live embeddings": {"strategies": ["facility_location"], "rounds": [3], "starts": ["cold"], "embedding": "live"},
     "a share is scored": {"strategies": ["mean_entropy"], "rounds": [2], "starts": ["cold"], "scored_share": 0.5},
+    "a proxy scores": {"strategies": ["random", "mean_entropy", "facility_location"], "rounds": [2], "starts": ["cold", "warm_new"], "scored_share": 0.9, "proxy": "toy-small", "proxy_trainer": {"use": "toy", "epochs": 3}},
+    "a proxy embeds": {"strategies": ["facility_location"], "rounds": [2], "starts": ["cold"], "embedding": "live", "proxy": "toy-small"},
 }
 
 

@@ -61,6 +61,8 @@ def needs_of(bench: Workbench) -> list[frozenset[str]]:
     for entry in bench.study["campaigns"].values():
         card = registry.card("strategy", registry.parse(entry["strategy"])[0])
         sets += [card.needs - POOL_SIGNALS, card.needs - POOL_SIGNALS - frozen, (card.needs - POOL_SIGNALS - frozen) & card.of_labeled]
+        if bench.config.proxy:  # the model itself scores samples, and embeds the pool
+            sets += [card.needs - POOL_SIGNALS - {"embedding"}, frozenset({"embedding"})]
     if GREEDY in bench.scorer().provides:
         sets.append(frozenset({GREEDY}))
     return [needs for needs in dict.fromkeys(sets) if needs]

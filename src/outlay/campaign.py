@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import pairing, registry, schedule, seeds, shards, subset
+from . import pairing, proxy, registry, schedule, seeds, shards, subset
 from .acquisition import Picked, SignalError, neighbourhood, select
 from .errors import DataError
 from .measure.words import word_numbers
@@ -90,7 +90,7 @@ class Desk:
     of it, priced as if this campaign had scored it alone; `diversity(bought, new)` measures what was bought, and its last batch;
     `embedding` (n, d) is the space of the evidence beside a choice, centred and normalised; `folders` has one stage folder a round (campaigns that share a prefix share its folders) and `shared` those that another campaign branches from;
     `scored_share` of the unlabeled prompts get live signals in a round, `shard` at a time, and the strategy picks among these;
-    `each` is map, or does so with several shards at once.
+    `each` is map, or does so with several shards at once; with a `proxy`, `base_signals` and all signals after it are the proxy's.
 
     With annotators: this share of each batch is a random slice of what is left (`audit`); `before` scores the model on what was just
     bought, before it is trained on it; `drafts` writes the responses that annotators edit (none for the random slice: who sees the
@@ -115,6 +115,7 @@ class Desk:
     shard: int = 512
     each: Callable = map
     keep_models: str = "last"
+    proxy: proxy.Proxy | None = None
     audit: float = 0.0
     before: Callable[[Model, Sequence[Annotation], str], Evaluation] | None = None
     drafts: Callable[[Model, Sequence[Prompt]], Sequence[str]] | None = None
@@ -130,6 +131,7 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
     closed: Indices = np.empty(0, dtype=np.int64)  # asked before: bought or skipped
     known = {"words": word_numbers(pool.texts)} if "words" in card.needs else {}
     model, remake, owed, memory = desk.base, None, 0, {}
+    scout, again, lesson = desk.proxy and desk.proxy.base, None, bought  # the proxy, how to make it again, and what it is to learn next
     for number, (size, folder) in enumerate(zip(campaign.sizes, desk.folders, strict=True), 1):
         unlabeled = np.setdiff1d(np.arange(n), closed)
         labeled = pool.rows_of(a.prompt_id for a in bought)
@@ -139,7 +141,12 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         offered = unlabeled
         if desk.scored_share < 1 and _live(desk, card, model):
             offered = subset.candidates(pool.ids, unlabeled, desk.scored_share, least=k, seed=campaign.seed, number=number)
-        signals = _signals(desk, card, model, remake, folder, offered, closed, drawn)
+        reader, taught, former = (model, remake), Cost(), scout
+        if desk.proxy and _live(desk, card, model):
+            recipe = partial(_train, desk, campaign.seed, desk.proxy.base if campaign.start == "cold" else scout, again, lesson, folder, "proxy")
+            scout, again = reader = store.keep(f"{folder}/proxy-model.json", Model, recipe), recipe
+            taught = scout.cost
+        signals = _signals(desk, card, *reader, folder, offered, closed, drawn)
         signals = replace(signals, columns={**signals.columns, **known})
         moving = signals.live & {"embedding"}
         view = View(signals, offered, labeled, groups, lottery, {name: desk.base_signals(moving).columns[name] for name in moving}, memory)
@@ -155,6 +162,8 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         selection = store.keep(f"{folder}/selection.json", Selection, partial(_select, campaign.strategy, view, k, rng, desk, audit))
         if len(offered) < len(unlabeled):
             store.keep(f"{folder}/agreement.json", dict, partial(_agreement, campaign.strategy, desk, card, replace(view, unlabeled=unlabeled), view, k, stream))
+        if desk.proxy and card.needs - POOL_SIGNALS:
+            store.keep(f"{folder}/proxy-agreement.json", dict, partial(_beside_target, campaign, desk, card, model, remake, view, k, folder, number, stream))
         ask = partial(_ask, desk, model, remake, folder, number)
         batch = store.keep(f"{folder}/batch.json", Batch, partial(_buy, campaign, desk, view, selection, folder, number, ask, draft))
         new = [a for a in batch.annotations if a.kind != "skip"]
@@ -172,9 +181,11 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
             test = partial(_evaluate, desk, evaluator, model, remake)
             evaluations.append(store.keep(f"{folder}/evaluation-{name}.parquet", Evaluation, test))
         store.keep(f"{folder}/diversity.json", dict, partial(desk.diversity, bought, new))
-        if desk.keep_models == "last" and last.weights and last.weights.rpartition("/")[0] not in desk.shared:
-            _discard(store.root / last.weights)
-        yield Round(number, len(bought), model, tuple(evaluations), signals.cost + drafting + batch.cost + model.cost)
+        for old, now in ((last, model), (former, scout)):
+            if desk.keep_models == "last" and old and old.weights and old is not now and old.weights.rpartition("/")[0] not in desk.shared:
+                _discard(store.root / old.weights)
+        needed = number == campaign.rounds or proxy.pays_for_every_training(desk.proxy, campaign.start)
+        yield Round(number, len(bought), model, tuple(evaluations), signals.cost + drafting + taught + batch.cost + (model.cost if needed else Cost()))
 
 
 def _live(desk: Desk, card: registry.Card, model: Model) -> frozenset[str]:
@@ -187,6 +198,21 @@ def _agreement(strategy: str, desk: Desk, card: registry.Card, whole: View, part
     known = {name: whole.signals.columns[name] for name in card.needs & POOL_SIGNALS}
     base = Signals(desk.base_signals(card.needs - POOL_SIGNALS).columns | known)
     return subset.agreement(strategy, replace(whole, signals=base, base={}, memory={}), replace(part, signals=base, base={}, memory={}), k, (stream(), stream()))
+
+
+def _beside_target(campaign: Campaign, desk: Desk, card: registry.Card, model: Model, remake: Callable | None, view: View, k: int, folder: str, number: int, stream: Callable) -> dict:
+    """The target scores a sample of what the proxy scored. Its base's embedding is there of every prompt."""
+    rows = proxy.sample(desk.pool.ids, view.unlabeled, seed=campaign.seed, number=number)
+    needs = card.needs - POOL_SIGNALS
+    known = {name: view.signals.columns[name] for name in card.needs & POOL_SIGNALS}
+    if "embedding" in needs and (not model.weights or "embedding" in desk.frozen):
+        known["embedding"] = desk.proxy.embedding
+    found = Signals({})
+    if live := needs - known.keys():
+        where = desk.store.root / folder
+        found = _score(desk, _at_hand(desk, model, remake), live, live & card.of_labeled, rows, view.labeled, where, 0)
+        shards.discard(where)
+    return proxy.agreement(campaign.strategy, view, replace(found, columns={**found.columns, **known}), desk.proxy.embedding, rows, k, desk.pool.ids, (stream(), stream()))
 
 
 def _signals(desk: Desk, card: registry.Card, model: Model, remake: Callable | None, folder: str, unlabeled: Indices, closed: Indices, seed: int) -> Signals:
@@ -306,18 +332,19 @@ def _before(desk: Desk, model: Model, remake: Callable | None, new: Sequence[Ann
     return desk.before(_at_hand(desk, model, remake), new, folder)
 
 
-def _train(desk: Desk, seed: int, begin: Model, remake: Callable | None, lesson: Sequence[Annotation], folder: str) -> Model:
-    """Fine-tune in one canonical order with a seed that knows neither strategy, m nor round: the same set gives the same model."""
+def _train(desk: Desk, seed: int, begin: Model, remake: Callable | None, lesson: Sequence[Annotation], folder: str, name: str = "model") -> Model:
+    """Fine-tune the target ("model") or the "proxy" in one canonical order with a seed that knows neither strategy, m nor round: the same set gives the same model."""
     lesson = sorted(lesson, key=lambda a: a.prompt_id)
     prompts = desk.pool.at(desk.pool.rows_of(a.prompt_id for a in lesson))
-    out, draft = desk.store.root / folder / "model", desk.store.root / folder / ".training"
-    shutil.rmtree(draft / "model", ignore_errors=True)  # of a killed process; its trainer's checkpoint stays, to go on from
-    model = desk.trainer(_at_hand(desk, begin, remake), prompts, lesson, draft / "model", seed=seeds.seed(seed, "train"))
-    digest = hash_folder(draft / "model")
+    trainer, drafts = (desk.proxy.trainer, ".training-proxy") if name == "proxy" else (desk.trainer, ".training")
+    out, draft = desk.store.root / folder / name, desk.store.root / folder / drafts
+    shutil.rmtree(draft / name, ignore_errors=True)  # of a killed process; its trainer's checkpoint stays, to go on from
+    model = trainer(_at_hand(desk, begin, remake), prompts, lesson, draft / name, seed=seeds.seed(seed, "train"))
+    digest = hash_folder(draft / name)
     _discard(out)
-    os.replace(draft / "model", out)
+    os.replace(draft / name, out)
     shutil.rmtree(draft)
-    return replace(model, base=begin.base, weights=f"{folder}/model", digest=digest)
+    return replace(model, base=begin.base, weights=f"{folder}/{name}", digest=digest)
 
 
 def _discard(folder: Path) -> None:

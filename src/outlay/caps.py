@@ -14,9 +14,11 @@ from .types import Cost
 # The stages that cost something. A campaign's first signals are the base model's: paid for in shared/.
 PAID = (
     "shared/signals-*/shard-*.parquet",
+    "shared/space/shard-*.parquet",
     "shared/base/evaluation-*.parquet",
     "campaigns/*/round-*/signals.parquet",
     "campaigns/*/round-*/pairs*.json",
+    "campaigns/*/round-*/proxy-*.json",
     "campaigns/*/round-*/batch.json",
     "campaigns/*/round-*/model.json",
     "campaigns/*/round-*/evaluation-*.parquet",

@@ -12,7 +12,7 @@ import typer
 from .errors import ConfigError
 
 if TYPE_CHECKING:
-    from .config import Prices
+    from .config import Prices, StudyConfig
     from .plan import Estimate, Plan
     from .types import Cost
 
@@ -20,8 +20,11 @@ WIDTH = 150
 GIB = 2**30
 KINDS = {
     "base signals": "base model scores the pool",
+    "space": "base model embeds the pool",
     "base evaluation": "tests of the base model",
     "signals": "trained models score the pool",
+    "proxy": "training of proxies",
+    "agreement": "trained models score samples",
     "batch": "annotations",
     "model": "training",
     "evaluation": "tests of trained models",
@@ -75,10 +78,15 @@ def _show(found: Plan) -> None:
         table.add_column(name, justify="right")
     for kind, cost in found.stages.items():
         if cost.worst.flops or cost.worst.labels:
-            table.add_row(KINDS[kind], *_cells(cost, found))
+            table.add_row(_words(kind, found.config), *_cells(cost, found))
     table.add_section()
     table.add_row("together", *_cells(found.total, found))
     console.print(table)
+
+
+def _words(kind: str, config: StudyConfig) -> str:
+    """A kind of stage in words. With a proxy, it is the proxy that scores the pool."""
+    return KINDS[kind].replace("base model", "proxy's base").replace("trained models", "trained proxies") if config.proxy and kind in ("base signals", "signals") else KINDS[kind]
 
 
 def _cells(cost: Estimate, found: Plan, rounds: int | None = None) -> Iterator[str]:

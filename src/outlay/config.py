@@ -78,6 +78,8 @@ class StudyConfig(Section):
     scorer: Spec = "llm"
     trainer: Spec = "sft"
     judgements: Literal["responses", "preferences"] = Field("responses", description="what is bought: written responses, or which of two drafts by the round's model is better")
+    proxy: str | None = Field(None, description="a smaller model that scores the pool in the model's place, trained each round on what was bought; null: the model scores")
+    proxy_trainer: Spec | None = Field(None, description="null: as trainer")
     oracle: Spec = "replay"
     evaluators: dict[str, Spec] = Field(description="name -> test; the first one leads the report")
     embedding: Literal["frozen", "live"] = Field("frozen", description="embeddings for acquisition: base model, or current model")
@@ -129,6 +131,12 @@ class StudyConfig(Section):
             if isinstance(schedule, str) and schedule not in SCHEDULES:
                 raise ValueError(f"unknown schedule '{schedule}'; {near(schedule, SCHEDULES)}, or a list of batch sizes")
         return value
+
+    @model_validator(mode="after")
+    def _trainer_needs_proxy(self) -> StudyConfig:
+        if self.proxy_trainer is not None and self.proxy is None:
+            raise ValueError("proxy_trainer has no effect without a proxy; set proxy, or leave it out")
+        return self
 
     @field_validator("evaluators", mode="after")
     @classmethod

@@ -25,14 +25,19 @@ def asked(config: StudyConfig) -> list[Campaign]:
     return cells
 
 
+def live(strategy: str, config: StudyConfig) -> bool:
+    """Whether what the strategy reads changes when the model that scores is trained."""
+    card = registry.card("strategy", registry.parse(strategy)[0])
+    return bool(card.needs - POOL_SIGNALS - ({"embedding"} if config.embedding == "frozen" else set()))
+
+
 def collapses(cell: Campaign, config: StudyConfig) -> bool:
     """True where more rounds change nothing: signals frozen, picks nested, and training from the base every time. Drafts to compare are
     each round's model's: more rounds always change them."""
     if config.judgements == "preferences":
         return False
     card = registry.card("strategy", registry.parse(cell.strategy)[0])
-    frozen = {"embedding"} if config.embedding == "frozen" else set()
-    return card.nested and card.needs - POOL_SIGNALS <= frozen and cell.start == "cold"
+    return card.nested and not live(cell.strategy, config) and cell.start == "cold"
 
 
 def runs_as(cell: Campaign, config: StudyConfig) -> Campaign:

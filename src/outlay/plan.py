@@ -20,12 +20,13 @@ from .calibrate import Rates, kind_of, seconds_of
 from .campaign import Campaign, campaign_of
 from .config import StudyConfig
 from .errors import ConfigError
+from .proxy import SAMPLE, pays_for_every_training
 from .store import Store
 from .types import POOL_SIGNALS, Cost, Indices, Signals, View
 from .workbench import Workbench, open_bench, part
 
 COUNTED = ("flops", "prompt_tokens", "generated_tokens", "trained_tokens")
-KINDS = ("base signals", "base evaluation", "signals", "batch", "model", "evaluation")
+KINDS = ("base signals", "space", "base evaluation", "signals", "proxy", "agreement", "batch", "model", "evaluation")
 SMALL_FILES = 16384  # bytes of a round's selection, annotations and measures, about
 
 
@@ -90,30 +91,38 @@ def plan(config: StudyConfig, *, measure: bool = True, quiet: bool = False) -> P
     if config.judgements == "preferences":
         raise ConfigError("outlay plan cannot count a study of preferences yet: how long drafts are and how often two differ is not known before; run it with one seed and a small budget, and read its ledger")
     _countable(config)
-    with tempfile.TemporaryDirectory(prefix="outlay-plan-") as where:
+    workers = 1 if registry.parse(config.executor)[0] == "serial" else studies.workers_of(config)
+
+    def counter(config: StudyConfig, where: str, reader: Counter | None = None) -> Counter:
         studies.set_up(config, Store(Path(where)))
-        bench = open_bench(where, 0)
-        workers = 1 if registry.parse(config.executor)[0] == "serial" else studies.workers_of(config)
-        rates = None
+        bench, rates = open_bench(where, 0), None
         if measure:
             executor = registry.build("executor", "processes", workers=workers)
             rates = calibrate.together(list(executor.map(calibrate.measure, [(where, i, not quiet and i == 0) for i in range(workers)])))
-        return Counter(bench, rates).plan(workers)
+        return Counter(bench, rates, reader)
+
+    with tempfile.TemporaryDirectory(prefix="outlay-plan-") as where, tempfile.TemporaryDirectory(prefix="outlay-plan-") as beside:
+        if config.proxy is None:
+            return counter(config, where).plan(workers)
+        alone = {"model": config.proxy, "trainer": config.proxy_trainer or config.trainer, "evaluators": {}, "proxy": None, "proxy_trainer": None}
+        return counter(config, where, counter(config.model_copy(update=alone), beside)).plan(workers)
 
 
 def _countable(config: StudyConfig) -> None:
-    for kind, spec in (("scorer", config.scorer), ("trainer", config.trainer)):
+    for kind, spec in (("scorer", config.scorer), ("trainer", config.trainer), ("trainer", config.proxy_trainer or config.trainer)):
         card = registry.card(kind, registry.parse(spec)[0])
         if not hasattr(card.part, "bill"):
             raise ConfigError(f"outlay plan cannot count the {kind} '{card.name}': it has no method `bill`; see docs/plan.md")
 
 
 class Counter:
-    """Counts the stages of a study that was set up. rates: None leaves seconds at 0 and takes gold answers for what the base says."""
+    """Counts the stages of a study that was set up. rates: None leaves seconds at 0 and takes gold answers for what the base says; reader: counts what a
+    proxy does."""
 
-    def __init__(self, bench: Workbench, rates: Rates | None) -> None:
+    def __init__(self, bench: Workbench, rates: Rates | None, reader: Counter | None = None) -> None:
         import pyarrow.parquet as pq
 
+        self.reader = reader or self
         self.bench, self.rates, self.config = bench, rates, bench.config
         self.scorer, self.trainer = bench.scorer(), part(bench.config, "trainer", bench.config.trainer)
         ids, texts = bench.pool().ids, bench.pool().texts
@@ -194,22 +203,30 @@ class Counter:
         needs = card.needs - POOL_SIGNALS
         live = needs - ({"embedding"} if self.config.embedding == "frozen" else set())
         picked = self.picks(campaign) if not card.needs else None
-        bought = 0
+        bought = lesson = 0
         for number, size in enumerate(campaign.sizes, 1):
             stages: dict[str, Estimate] = {}
+            left = len(share) - bought
             if number == 1 and needs:
-                stages["signals"] = self.scoring(needs, share, trained=False)
+                stages["signals"] = self.reader.scoring(needs, share, trained=False)
             elif live:
-                left = len(share) - bought
                 if self.config.scored_share < 1:
                     left = min(left, max(size, math.ceil(self.config.scored_share * left)))
-                stages["signals"] = self.scoring(live, share, trained=True, count=left)
+                stages["signals"] = self.reader.scoring(live, share, trained=True, count=left)
                 if live & card.of_labeled:
-                    stages["signals"] += self.scoring(live & card.of_labeled, share, trained=True, count=bought)
+                    stages["signals"] += self.reader.scoring(live & card.of_labeled, share, trained=True, count=bought)
+                if self.config.proxy:
+                    stages["proxy"] = self.reader.training(share, lesson)
+            again = live if number > 1 else needs - {"embedding"}  # of a sample
+            if self.config.proxy and again:
+                stages["agreement"] = self.scoring(again, share, trained=number > 1, count=min(left, SAMPLE))
+                if bought and again & card.of_labeled:
+                    stages["agreement"] += self.scoring(again & card.of_labeled, share, trained=True, count=bought)
             paid = Cost(labels=size)
             stages["batch"] = Estimate(paid, paid)
             first, bought = (bought if campaign.start == "warm_new" else 0), bought + size
-            stages["model"] = self.training(share[np.concatenate(picked[:number])[first:]]) if picked else self.training(share, bought - first)
+            lesson = bought - first
+            stages["model"] = self.training(share[np.concatenate(picked[:number])[first:]]) if picked else self.training(share, lesson)
             for at, name in enumerate(self.config.evaluators):
                 stages[f"evaluation-{name}"] = self.evaluating(name, trained=True, first=at == 0)
             yield stages
@@ -232,7 +249,9 @@ class Counter:
         everything = np.arange(len(self.prompts))
         stages = dict.fromkeys(KINDS, NOTHING)
         for group in self.bench.study["needs"]:
-            stages["base signals"] += self.scoring(frozenset(group), everything, trained=False)
+            stages["base signals"] += self.reader.scoring(frozenset(group), everything, trained=False)
+        if self.config.proxy:
+            stages["space"] = self.scoring(frozenset({"embedding"}), everything, trained=False)
         for name in self.config.evaluators:
             stages["base evaluation"] += self.evaluating(name, trained=False)
         alone: dict[str, tuple[Estimate, Estimate]] = {}
@@ -242,7 +261,8 @@ class Counter:
             for number, (folder, found) in enumerate(zip(entry["folders"], self.rounds(campaign_of(entry)), strict=True), 1):
                 for stage, estimate in found.items():
                     kind = stage.partition("-")[0]
-                    if kind == "evaluation":
+                    later = number < len(entry["folders"]) and not pays_for_every_training(self.config.proxy, entry["start"])
+                    if kind in ("evaluation", "agreement") or (kind == "model" and later):
                         measured += estimate
                     else:
                         cost += estimate
@@ -268,24 +288,28 @@ class Counter:
     def _memory(self) -> tuple[int, int] | None:
         if not self.rates:
             return None
-        longest = self.rates.memory
+        longest = peak = max(self.rates.memory, self.reader.rates.memory)
         if registry.parse(self.config.scorer)[0] == "llm":
             from .engine.load import arch
             from .engine.memory import row_bytes
 
             width = 2 if self.config.runtime.dtype == "bfloat16" else 4
             longest += self.config.runtime.minibatch * row_bytes(arch(self.base), int(self.prompts.max()) + self.most, width)
-        return self.rates.memory, longest
+        return peak, longest
 
     def _disk(self, folders: set[str]) -> tuple[int, int]:
         """Signals of the base, embeddings of live rounds, trained models (worst: those of all rounds, before they are deleted), small files."""
         n, width = len(self.prompts), self._width()
         base = len(self.bench.study["needs"]) * n * 48 + n * 4 * width + n * 4 * 256
-        live = sum(len(self.bench.rows(e["seed"])) * 4 * width for e in self.bench.study["campaigns"].values() if self.config.embedding == "live" for _ in e["folders"])
+        if self.config.proxy:
+            base += n * 48 + n * 4 * self.reader._width()
+        live = sum(len(self.bench.rows(e["seed"])) * 4 * self.reader._width() for e in self.bench.study["campaigns"].values() if self.config.embedding == "live" for _ in e["folders"])
         size = self.rates.weights if self.rates else 0
         last = {e["folders"][-1] for e in self.bench.study["campaigns"].values()} | set(self.bench.study["shared_folders"])
         items = sum(len(e.lengths(self.base)[0]) for e in self.bench.evaluators().values() if hasattr(e, "lengths")) * 96
         rest = base + live + len(folders) * (SMALL_FILES + items)
+        if self.config.proxy and self.rates:  # a proxy beside each model at most
+            rest += len(folders) * self.reader.rates.weights
         kept = len(folders) if self.config.keep_models == "all" else len(last)
         return rest + kept * size, rest + len(folders) * size
 

@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from . import grid
 from .config import StudyConfig
+from .proxy import space_path
 
 
 def stage_files(study: dict) -> list[str]:
@@ -16,11 +18,15 @@ def stage_files(study: dict) -> list[str]:
     config = StudyConfig.model_validate(study["config"])
     shards = -(-study["pool"]["prompts"] // config.shard)
     files = [f"shared/signals-{g}/shard-{s:05d}.parquet" for g in range(len(study["needs"])) for s in range(shards)]
+    files += [space_path(s) for s in range(shards) if config.proxy]
     files += [f"shared/base/evaluation-{name}.parquet" for name in config.evaluators]
     folders = dict.fromkeys(folder for entry in study["campaigns"].values() for folder in entry["folders"])
     for folder in folders:
         files += [f"{folder}/model.json", *(f"{folder}/evaluation-{name}.parquet" for name in config.evaluators)]
-    return files
+    for entry in study["campaigns"].values():
+        if config.proxy and grid.live(entry["strategy"], config):
+            files += [f"{folder}/proxy-model.json" for folder in entry["folders"][1:]]
+    return list(dict.fromkeys(files))
 
 
 class Progress:

@@ -18,6 +18,7 @@ from .acquisition import scores_of
 from .campaign import Campaign, campaign_of
 from .config import Prices, StudyConfig
 from .measure import diversity, dynamics
+from .proxy import pays_for_every_training
 from .store import Store, write_atomic
 from .types import Batch, Cost, Evaluation, Indices, Model, Selection, Signals, View
 from .workbench import EMBEDDINGS, Workbench
@@ -25,7 +26,7 @@ from .workbench import EMBEDDINGS, Workbench
 SECONDS = ("seconds", "usd")  # measured, or priced by what was measured: the only columns that differ between two equal runs
 WORDS = ("tokens", "distinct_1", "distinct_2", "compression_ratio")
 LENGTHS = {"prompt_length": "prompt_tokens", "response_length": "response_tokens"}
-PHASES = {"signals": "score", "pairs": "score", "pairs-again": "score", "batch": "annotate", "model": "train"}
+PHASES = {"signals": "score", "pairs": "score", "pairs-again": "score", "proxy-model": "train", "batch": "annotate", "model": "train", "proxy-agreement": "measure"}
 
 
 def write(root: Path) -> None:
@@ -47,7 +48,9 @@ def _stage_costs(store: Store, folder: str) -> dict[str, Cost]:
     costs = {}
     if (store.root / folder / "signals.parquet").exists():
         costs["signals"] = store.scalars(f"{folder}/signals.parquet").cost
-    costs |= {stage: store.cost(f"{folder}/{stage}.json") for stage in ("pairs", "pairs-again") if (store.root / folder / f"{stage}.json").exists()}
+    for stage in ("pairs", "pairs-again", "proxy-model", "proxy-agreement"):
+        if (store.root / folder / f"{stage}.json").exists():
+            costs[stage] = store.cost(f"{folder}/{stage}.json")
     costs["batch"] = store.read(f"{folder}/batch.json", Batch).cost
     costs["model"] = store.read(f"{folder}/model.json", Model).cost
     return costs
@@ -68,9 +71,9 @@ def ledger(root: Path) -> pd.DataFrame:
     def add(campaign: str, number: int, phase: str, stage: str, cost: Cost, paid: bool) -> None:
         rows.append({"campaign": campaign, "round": number, "phase": phase, "stage": stage, "paid": paid} | asdict(_priced(cost, config.prices)))
 
-    for path in sorted((root / "shared").glob("signals-*/shard-*.parquet")):
+    for path in [*sorted((root / "shared").glob("signals-*/shard-*.parquet")), *sorted((root / "shared").glob("space/shard-*.parquet"))]:
         relative = path.relative_to(root).as_posix()
-        add("", 0, "score", relative.removesuffix(".parquet"), store.scalars(relative).cost, True)
+        add("", 0, "measure" if path.parent.name == "space" else "score", relative.removesuffix(".parquet"), store.scalars(relative).cost, True)
     for name in config.evaluators:
         path = f"shared/base/evaluation-{name}.parquet"
         add("", 0, "measure", path.removesuffix(".parquet"), store.read(path, Evaluation).cost, True)
@@ -81,7 +84,8 @@ def ledger(root: Path) -> pd.DataFrame:
             seen.add(folder)
             for stage, cost in _stage_costs(store, folder).items():
                 from_base = stage == "signals" and number == 1
-                phase = "measure" if entry["reference"] else PHASES[stage]
+                measured = entry["reference"] or (stage == "model" and number < len(entry["folders"]) and not pays_for_every_training(config.proxy, entry["start"]))
+                phase = "measure" if measured else PHASES[stage]
                 add(name, number, phase, stage, cost, first and not from_base)
             for bench in config.evaluators:
                 add(name, number, "measure", f"evaluation-{bench}", store.read(f"{folder}/evaluation-{bench}.parquet", Evaluation).cost, first)
@@ -127,7 +131,7 @@ def _rounds(store: Store, config: StudyConfig, entry: dict) -> list[dict[str, An
     """One row per round and benchmark of one campaign, costs cumulative."""
     campaign = campaign_of(entry)
     spent, total, updates = 0, Cost(), 0
-    rows = []
+    here, rows = total, []  # what a campaign that ends here has cost
     for number in range(campaign.rounds + 1):
         facts: dict[str, Any] = {}
         if number == 0:
@@ -137,11 +141,17 @@ def _rounds(store: Store, config: StudyConfig, entry: dict) -> list[dict[str, An
             model, batch = store.read(f"{folder}/model.json", Model), store.read(f"{folder}/batch.json", Batch)
             spent += batch.cost.labels
             updates = model.updates
-            total = sum(_stage_costs(store, folder).values(), total)
+            costs = _stage_costs(store, folder)
+            costs.pop("proxy-agreement", None)
+            trained = costs.pop("model")
+            total = sum(costs.values(), total)
+            here = total + trained
+            if pays_for_every_training(config.proxy, campaign.start):
+                total = here
             evaluations = [store.read(f"{folder}/evaluation-{name}.parquet", Evaluation) for name in config.evaluators]
             sizes = (sum(campaign.sizes[:number]), campaign.sizes[number - 1])
             facts = _diversity(store.read(f"{folder}/diversity.json", dict), *(store.read(f"shared/bands/s{campaign.seed}-n{size}.json", dict) for size in sizes))
-        cost = asdict(_priced(total, config.prices))
+        cost = asdict(_priced(here, config.prices))
         del cost["labels"]
         for evaluation in evaluations:
             rows.append({"round": number, "labels_spent": spent} | _bench(evaluation) | {"updates": updates} | facts | cost)
@@ -289,6 +299,21 @@ def agreements(root: Path) -> pd.DataFrame:
             if (root / folder / "agreement.json").exists():
                 rows.append({"campaign": name, "round": number} | store.read(f"{folder}/agreement.json", dict))
     return pd.DataFrame(rows, columns=["campaign", "round", "scored", "unlabeled", "overlap", "rank", "best_rank"])
+
+
+def proxies(root: Path) -> pd.DataFrame:
+    """One row per campaign, round and signal that a proxy gave: campaign, round, signal, its correlation, and the other keys of
+    proxy-agreement.json (see `outlay.proxy.agreement`). Empty without a proxy."""
+    store, study, _ = _study(root)
+    names = ["sample", "scored", "picks", "overlap", "chance"]
+    rows = []
+    for name, entry in study["campaigns"].items():
+        for number, folder in enumerate(entry["folders"], 1):
+            if (root / folder / "proxy-agreement.json").exists():
+                found = store.read(f"{folder}/proxy-agreement.json", dict)
+                for signal, value in found["correlation"].items():
+                    rows.append({"campaign": name, "round": number, "signal": signal} | {key: found[key] for key in names} | {"correlation": value})
+    return pd.DataFrame(rows, columns=["campaign", "round", "signal", *names, "correlation"])
 
 
 def overlap(table: pd.DataFrame) -> pd.DataFrame:

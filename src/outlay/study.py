@@ -83,6 +83,8 @@ def check_parts(config: StudyConfig) -> None:
     nowhere = Path("unused")
     part(config, "pool", config.pool)
     part(config, "trainer", config.trainer)
+    if config.proxy is not None:
+        _check_proxy(config, config.proxy)
     part(config, "oracle", config.oracle, vault=nowhere, journal=nowhere, run=nowhere)
     for name, spec in config.evaluators.items():
         use, options = registry.parse(spec)
@@ -113,6 +115,23 @@ def _check_judgements(config: StudyConfig, scorer: Any) -> None:
             raise ConfigError(f"{kind} '{name}' deals in {' and '.join(deals)}, and judgements: {config.judgements} are to be bought; use another {kind} ({fit})")
     if config.judgements == "preferences" and not hasattr(scorer, "pairs"):
         raise ConfigError(f"scorer '{registry.parse(config.scorer)[0]}' writes no drafts to compare (it has no method `pairs`); use scorer llm")
+    if config.judgements == "preferences" and config.proxy:
+        raise ConfigError(f"proxy '{config.proxy}' cannot score drafts that the model writes; leave proxy out, or set judgements: responses")
+
+
+def _check_proxy(config: StudyConfig, proxy: str) -> None:
+    """ConfigError for a proxy that cannot be loaded, or is the model itself."""
+    part(config, "trainer", config.proxy_trainer or config.trainer)
+    if registry.parse(config.scorer)[0] == "llm":
+        from .engine.load import arch, tokenizer_of
+
+        try:
+            arch(proxy)
+            tokenizer_of(proxy)
+        except ConfigError as bad:
+            raise ConfigError(f"proxy: {bad}") from None
+    if _model_digest(config, proxy) == _model_digest(config, config.model):
+        raise ConfigError(f"proxy '{proxy}' is the model itself ('{config.model}'), so it would save nothing; name a smaller model, or leave proxy out")
 
 
 def set_up(config: StudyConfig, store: Store, *, cells: Sequence[Campaign] | None = None) -> dict:
@@ -139,9 +158,10 @@ def set_up(config: StudyConfig, store: Store, *, cells: Sequence[Campaign] | Non
             table = pools.check(f"evaluator '{name}'", registry.build("pool", source)())
             pools.require_disjoint(pool, table, name)
             tests[name] = table
-    model = _model_digest(config)
-    if old and old["model"] != model:
-        raise RunConflict(f"model '{config.model}' has changed since {store.root} was started ({old['model']} then, {model} now); restore it or choose another --out")
+    digests = {kind: _model_digest(config, getattr(config, kind)) for kind in ("model", "proxy") if getattr(config, kind)}
+    for kind, digest in digests.items():
+        if old and old[kind] != digest:
+            raise RunConflict(f"{kind} '{getattr(config, kind)}' has changed since {store.root} was started ({old[kind]} then, {digest} now); restore it or choose another --out")
     if config.runtime.minibatch == "auto":
         config = _with_minibatch(config, _fitting(config, [pool, *tests.values()]))
     inputs = {"shared/pool.parquet": pools.pool_of("pool", pool).table, "shared/vault.parquet": pools.vault_of(pool)}
@@ -152,7 +172,7 @@ def set_up(config: StudyConfig, store: Store, *, cells: Sequence[Campaign] | Non
     entries, shared = grid.lay_out(wanted, old["campaigns"] if old else {})
     needs = old["needs"] if old else []
     have = {n for group in needs for n in group}
-    want = frozenset({"embedding"}).union(*(registry.card("strategy", registry.parse(c.strategy)[0]).needs for c in wanted)) - POOL_SIGNALS
+    want = frozenset(() if config.proxy else {"embedding"}).union(*(registry.card("strategy", registry.parse(c.strategy)[0]).needs for c in wanted)) - POOL_SIGNALS
     if want - have:
         needs = [*needs, sorted(want - have)]
     study = {
@@ -160,7 +180,7 @@ def set_up(config: StudyConfig, store: Store, *, cells: Sequence[Campaign] | Non
         "versions": old["versions"] if old else {"python": platform.python_version(), **_versions()},
         "config": merged.model_dump(mode="json"),
         "pool": record,
-        "model": model,
+        **digests,
         "needs": needs,
         "campaigns": entries,
         "shared_folders": shared,
@@ -176,6 +196,7 @@ def waves(study: dict, root: str) -> list[tuple[str, list[Task]]]:
     shards = -(-study["pool"]["prompts"] // merged.shard)
     shared = [Task(root, "tfidf")]
     shared += [Task(root, "signals", (group, shard)) for group in range(len(study["needs"])) for shard in range(shards)]
+    shared += [Task(root, "space", (shard,)) for shard in range(shards) if merged.proxy]
     shared += [Task(root, "base_evaluation", (name,)) for name in merged.evaluators]
     bands = set()
     branches: dict[int, list[Task]] = {}  # rounds that several campaigns share, by round: one of them does it before the others need it
@@ -216,7 +237,8 @@ def _fitting(config: StudyConfig, tables: Sequence[Any]) -> int:
     new = max(({**registry.card(kind, name).options, **given}.get("max_new_tokens", 0) for kind, name, given in specs))
     own = all("source" in given for kind, _, given in specs if kind == "evaluator")  # else a benchmark brings prompts of its own
     texts = [text for table in tables for text in table.column("text").to_pylist()]
-    return minibatch(config.model, runtime_of(config), texts, new=new, workers=workers_of(config), least=0 if own else BENCHMARK_TOKENS)
+    models = [name for name in (config.model, config.proxy) if name]
+    return min(minibatch(name, runtime_of(config), texts, new=new, workers=workers_of(config), least=0 if own else BENCHMARK_TOKENS) for name in models)
 
 
 def _copy_in(store: Store, inputs: dict[str, Any], *, started: bool) -> None:
@@ -289,12 +311,12 @@ def _on_gpu(config: StudyConfig) -> bool:
     return runtime_of(config).torch_device().type == "cuda"
 
 
-def _model_digest(config: StudyConfig) -> str:
-    """Hash of the base model's files where it is a local folder; its id otherwise."""
+def _model_digest(config: StudyConfig, name: str) -> str:
+    """Hash of a base model's files where it is a local folder; its id otherwise."""
     if registry.parse(config.scorer)[0] != "llm":
-        return config.model
+        return name
     from .engine.load import digest
 
-    return digest(config.model)
+    return digest(name)
 
 

@@ -3,10 +3,10 @@
 A prompt is "verb key noise noise", its group is the verb, and its one-word response is the verb's rule for that key. The model
 is a softmax over hashed words and word pairs, so it has to see a (verb, key) pair to know its response. The base knows
 the pairs of half of the verbs, common and rare ones alike (two pieces in one hash bucket still mislead it now and then): there
-random annotations are wasted, and uncertainty finds the rest.
+random annotations are wasted, and uncertainty finds the rest. The model "toy-small" reads pairs only: it can stand for a proxy.
 
-Costs are counted for sparse features: a text of t words has 2 t active ones. One device does a GFLOP a second, by definition,
-so that two runs give the same bytes.
+Costs are counted for sparse features: a text of t words has 2 t active ones, t for toy-small. One device does a GFLOP a second, by
+definition, so that two runs give the same bytes.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ RESPONSES = ("north", "east", "south", "west")
 KNOWN = VERBS[::2]
 TEST_SHARE = 0.25  # of all texts
 
+SMALL = "toy-small"
 FEATURES = 1024
 DIMENSIONS = 32
 FLOPS_PER_SECOND = 10**9
@@ -123,7 +124,7 @@ class ToyScorer:
         texts = pool.texts
         lengths = np.array([len(text.split()) for text in texts], dtype=np.int32)
         columns: dict[str, np.ndarray] = {"prompt_tokens": lengths, "response_tokens": np.full(len(texts), bool(needs & (GREEDY | JUDGED)), dtype=np.int32)}
-        features = featurise(texts)
+        features = featurise(texts, model.base)
         points = features @ _projection() if needs & {"embedding", "gradient"} else features
         if needs & LIVE:
             p = np.exp(logp := _log_softmax(features @ load(model)))
@@ -158,7 +159,7 @@ class ToyScorer:
     def bill(self, model: Model, counts: Mapping[str, npt.ArrayLike], needs: frozenset[str]) -> Cost:
         """A multiplication and an addition for each active feature and output; responses are read off the logits for nothing, and so is
         all that is computed of them. counts: prompt_tokens, response_tokens and where responses are drawn sampled_tokens."""
-        flops = forward_flops(counts["prompt_tokens"], outputs=(len(RESPONSES) if needs & LIVE else 0) + (DIMENSIONS if needs & {"embedding", "gradient"} else 0))
+        flops = forward_flops(counts["prompt_tokens"], model.base, outputs=(len(RESPONSES) if needs & LIVE else 0) + (DIMENSIONS if needs & {"embedding", "gradient"} else 0))
         read = int(np.sum(counts["prompt_tokens"])) if needs else 0
         generated = int(np.sum(counts["response_tokens"])) if needs & (GREEDY | JUDGED) else 0
         generated += int(np.sum(counts["sampled_tokens"])) if needs & SAMPLED else 0
@@ -184,7 +185,7 @@ class ToyTrainer:
                 raise DataError(f"prompt {prompt.id} is paired with the annotation of {annotation.prompt_id}; give both in one order")
         targets = encode([annotation.response for _, annotation in pairs], [prompt.id for prompt, _ in pairs])
         texts = [prompt.text for prompt, _ in pairs]
-        features, weights = featurise(texts), load(start).copy()
+        features, weights = featurise(texts, start.base), load(start).copy()
         rng = generator(seed, "toy", "train")
         updates = start.updates
         for _ in range(self.epochs):
@@ -207,7 +208,7 @@ class ToyTrainer:
     def bill(self, base: str, prompts: Sequence[int], responses: Sequence[int]) -> Cost:
         """Of training on examples of these lengths, each (n,)."""
         tokens = self.epochs * int(np.sum(prompts))
-        flops = 2 * forward_flops(tokens, outputs=len(RESPONSES))  # the gradient costs as much as the forward pass
+        flops = 2 * forward_flops(tokens, base, outputs=len(RESPONSES))  # the gradient costs as much as the forward pass
         return Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, trained_tokens=tokens)
 
 
@@ -230,7 +231,7 @@ class ToyEvaluator:
             raise DataError(f"{self.items} lacks the column '{min(missing)}'; it needs id, text, group and response")
         ids, texts, groups, gold = (table.column(name).to_pylist() for name in ("id", "text", "group", "response"))
         targets = encode(gold, ids)
-        logp = _log_softmax(featurise(texts) @ load(model))
+        logp = _log_softmax(featurise(texts, model.base) @ load(model))
         # The base gives many prompts equal logits: a random order that the text fixes decides, not the order of RESPONSES.
         tie = np.array([[_hash(f"{text} {response}") / 2**64 for response in RESPONSES] for text in texts]) * 1e-6
         chosen = (logp + tie).argmax(axis=1)
@@ -260,7 +261,7 @@ class ToyEvaluator:
 
     def bill(self, base: str, prompts: np.ndarray, gold: np.ndarray, said: np.ndarray) -> Cost:
         """Of items of these lengths where the model says so many words, each (n_items,)."""
-        flops = forward_flops(prompts, outputs=len(RESPONSES))
+        flops = forward_flops(prompts, base, outputs=len(RESPONSES))
         return Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, prompt_tokens=int(prompts.sum()), generated_tokens=int(said.sum()))
 
 
@@ -271,20 +272,21 @@ def rules() -> dict[tuple[str, str], str]:
     return {(verb, key): str(rng.choice(RESPONSES)) for verb in VERBS for key in KEYS}
 
 
-def featurise(texts: Sequence[str]) -> Floats:
-    """Counts of hashed words and neighbouring pairs (the first word's pair is with the start), each row of length 1. (n,) -> (n, FEATURES)."""
+def featurise(texts: Sequence[str], base: str = "toy") -> Floats:
+    """Counts of hashed words and neighbouring pairs (the first word's pair is with the start), each row of length 1; pairs only for
+    toy-small. (n,) -> (n, FEATURES)."""
     table = np.zeros((len(texts), FEATURES), dtype=np.float32)
     for row, text in enumerate(texts):
         words = ["", *text.split()]
         for before, word in pairwise(words):
-            table[row, _bucket(word)] += 1
+            table[row, _bucket(word)] += base != SMALL
             table[row, _bucket(f"{before} {word}")] += 1
-        table[row] /= np.sqrt(np.maximum(2 * (len(words) - 1), 1))
+        table[row] /= np.sqrt(np.maximum(_active(base) * (len(words) - 1), 1))
     return table
 
 
 def load(model: Model) -> Floats:
-    """The weights (FEATURES, responses) of a toy model; those of the base if it has no folder. The base's name is not looked at."""
+    """The weights (FEATURES, responses) of a toy model; those of the base if it has no folder, whatever its name."""
     if model.weights is None:
         return _base()
     folder = Path(model.weights)
@@ -307,9 +309,14 @@ def encode(responses: Sequence[str], ids: Sequence[str]) -> npt.NDArray[np.int64
     return np.array([index[response] for response in responses], dtype=np.int64)
 
 
-def forward_flops(tokens: npt.ArrayLike, *, outputs: int) -> int:
-    """A word is two active features; each costs a multiplication and an addition per output."""
-    return 4 * outputs * int(np.sum(tokens))
+def forward_flops(tokens: npt.ArrayLike, base: str, *, outputs: int) -> int:
+    """Each active feature costs a multiplication and an addition per output."""
+    return 2 * _active(base) * outputs * int(np.sum(tokens))
+
+
+def _active(base: str) -> int:
+    """Active features of a word."""
+    return 1 if base == SMALL else 2
 
 
 @cache

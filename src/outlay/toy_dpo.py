@@ -51,5 +51,5 @@ class ToyDPO:
                 updates += 1
         save(weights, Path(out))
         tokens = self.epochs * sum(len(prompt.text.split()) for prompt, _ in pairs)
-        flops = 3 * forward_flops(tokens, outputs=len(RESPONSES))  # forward by the model and by the base, and the gradient
+        flops = 3 * forward_flops(tokens, start.base, outputs=len(RESPONSES))  # forward by the model and by the base, and the gradient
         return Model(start.base, weights=str(out), kind="full", updates=updates, cost=Cost(seconds=flops / FLOPS_PER_SECOND, flops=flops, trained_tokens=tokens))

@@ -22,6 +22,7 @@ from .caps import guarded
 from .config import StudyConfig
 from .errors import CapReached, ConfigError
 from .measure import diversity, text
+from .proxy import Proxy, space_path
 from .store import Store
 from .types import Annotation, Evaluation, Indices, Model, Pool, Signals
 
@@ -111,6 +112,11 @@ class Workbench:
     def base(self) -> Model:
         return Model(self.config.model)
 
+    @property
+    def reader(self) -> Model:
+        """The untouched model whose signals of the pool strategies read: the base, or the proxy."""
+        return Model(self.config.proxy or self.config.model)
+
     @_once
     @cache  # noqa: B019  (one workbench a process)
     def pool(self) -> Pool:
@@ -150,10 +156,16 @@ class Workbench:
         return f"shared/signals-{group}/shard-{shard:05d}.parquet"
 
     def do_signals(self, group: int, shard: int) -> None:
-        """The base model's signals of one shard of the whole pool. `group` is a set of needs: a grown study adds one."""
+        """The base model's signals of one shard of the whole pool, or the proxy's. `group` is a set of needs: a grown study adds one."""
         needs = frozenset(self.study["needs"][group])
-        part = self.pool().take(np.arange(len(self.pool()))[shard * self.config.shard : (shard + 1) * self.config.shard])
-        self.store.keep(self.shard_path(group, shard), Signals, lambda: self.scoring()(self.base, part, needs, seed=0))
+        self.store.keep(self.shard_path(group, shard), Signals, lambda: self.scoring()(self.reader, self._prompts_of(shard), needs, seed=0))
+
+    def do_space(self, shard: int) -> None:
+        """Where a proxy gives the signals: the base model's embedding of one shard, in which diversity is measured."""
+        self.store.keep(space_path(shard), Signals, lambda: self.scoring()(self.base, self._prompts_of(shard), frozenset({"embedding"}), seed=0))
+
+    def _prompts_of(self, shard: int) -> Pool:
+        return self.pool().take(np.arange(len(self.pool()))[shard * self.config.shard : (shard + 1) * self.config.shard])
 
     def do_base_evaluation(self, name: str) -> None:
         """Round 0: the untouched base on one benchmark."""
@@ -206,9 +218,17 @@ class Workbench:
         whole, seconds = self.base_signals()
         counts = {name: whole.columns[name][rows] for name in sorted(TOKEN_COUNTS & whole.columns.keys())}
         columns = {name: whole.columns[name][rows] for name in sorted(needs)} | counts
-        cost, everything = (self.scorer().bill(self.base, counts, signals) for signals in (needs, frozenset(self.study["needs"][0])))
+        cost, everything = (self.scorer().bill(self.reader, counts, signals) for signals in (needs, frozenset(self.study["needs"][0])))
         cost = replace(cost, seconds=float(seconds[rows].sum() * cost.flops / max(everything.flops, 1)))
         return Signals(columns, needs, cost)
+
+    @_once
+    @cache  # noqa: B019
+    def embedding(self) -> np.ndarray:
+        """The base model's embedding of the whole pool. (n, d)"""
+        if not self.config.proxy:
+            return self.base_signals()[0].columns["embedding"]
+        return np.concatenate([self.store.read(space_path(shard), Signals).columns["embedding"] for shard in range(self.shards())])
 
     @_once
     @cache  # noqa: B019
@@ -216,7 +236,7 @@ class Workbench:
         """Embeddings of this seed's share in which diversity is measured, centred and normalised. name -> (n, d)."""
         rows = self.rows(seed)
         other = np.load(self.store.root / self.store.read("shared/tfidf.json", dict)["array"], mmap_mode="r", allow_pickle=False)
-        return {"model": diversity.prepare(self.base_signals()[0].columns["embedding"][rows]), "tfidf": diversity.prepare(np.asarray(other[rows]))}
+        return {"model": diversity.prepare(self.embedding()[rows]), "tfidf": diversity.prepare(np.asarray(other[rows]))}
 
     @_once
     @cache  # noqa: B019
@@ -230,7 +250,9 @@ class Workbench:
 
     def desk(self, campaign: Campaign, folders: list[str], rounds: int) -> Desk:
         root, pool = self.store.root, self.pool().take(self.rows(campaign.seed))
-        trainer = part(self.config, "trainer", self.config.trainer)
+        trainer, teacher = (part(self.config, "trainer", spec) for spec in (self.config.trainer, self.config.proxy_trainer or self.config.trainer))
+        if self.away:
+            trainer, teacher = self.away.trainer(trainer), self.away.trainer(teacher)
         vault, journal = root / "shared/vault.parquet", root / "campaigns" / campaign.id / "reveals.jsonl"
         return Desk(
             store=self.store,
@@ -239,7 +261,7 @@ class Workbench:
             base_signals=lambda needs: self.signals_for(campaign.seed, needs),
             scorer=self.scoring(),
             oracle=part(self.config, "oracle", self.config.oracle, vault=vault, journal=journal, run=root),
-            trainer=self.away.trainer(trainer) if self.away else trainer,
+            trainer=trainer,
             evaluators=self.evaluators(),
             diversity=lambda bought, new: self.measured(campaign.seed, bought, new),
             embedding=self.spaces(campaign.seed)["model"],
@@ -251,6 +273,7 @@ class Workbench:
             each=self.away.each if self.away else map,
             keep_models=self.config.keep_models,
             pairs=(lambda model, prompts, seed: self.scorer().pairs(model, prompts, seed=seed)) if self.config.judgements == "preferences" else None,
+            proxy=Proxy(self.reader, teacher, self.embedding()[self.rows(campaign.seed)]) if self.config.proxy else None,
         )
 
     def measured(self, seed: int, bought: Sequence[Annotation], new: Sequence[Annotation]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ class Run:
     bought: pd.DataFrame
     scores: pd.DataFrame
     agreements: pd.DataFrame
+    proxies: pd.DataFrame
     groups: pd.Series  # of the whole pool
     correct: answer.Correct
     nll: answer.Correct
@@ -41,7 +42,7 @@ def read(root: Path) -> Run:
     groups = pools.read(root / "shared/pool.parquet").column("group").to_pandas()
     bought, first = runs.bought(root), choices.first_seed(results, max(config.budgets))
     shown = pool_map.read(root, study, config, bought.loc[bought["campaign"].isin(first["campaign"]), "id"], int(first["seed"].iloc[0]))
-    return Run(study, config, results, ledger, bought, runs.scores(root), runs.agreements(root), groups, *runs.per_item(root, "correct", "nll"), shown)
+    return Run(study, config, results, ledger, bought, runs.scores(root), runs.agreements(root), runs.proxies(root), groups, *runs.per_item(root, "correct", "nll"), shown)
 
 
 def write_report(root: Path) -> Path:
@@ -106,6 +107,7 @@ def _numbers(run: Run) -> dict[str, pd.DataFrame]:
         "seeds": choices.across_seeds(run.results, run.bought, run.scores, budget),
         "selection": choices.selection(run.results, runs.changes(run.scores, run.bought), budget),
         "agreement": choices.agreement(run.results, run.agreements, budget),
+        "proxy": choices.proxies(run.results, run.proxies, budget),
         "bought": choices.shares(run.results, run.bought, budget, run.groups),
         "purchases": choices.purchases(run.results, run.bought, budget),
         "pool_map": run.shown.table.drop(columns="text"),
@@ -128,7 +130,7 @@ def _on_the_map(run: Run, first: pd.DataFrame) -> pd.Series:
     """The campaign that the map shows at first: the one with the most rounds of the first strategy that looks at the trained model, of
     the first other strategy where there is none."""
     longest = choices.most_rounds(first, max(run.config.budgets))
-    live = longest[[answer.live(name, run.config) for name in longest["strategy"]]]
+    live = longest[[grid.live(name, run.config) for name in longest["strategy"]]]
     others = longest[longest["strategy"] != "random"]
     return next(part for part in (live, others, longest) if len(part)).iloc[0]
 

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .. import registry, seeds
+from .. import seeds
 from ..config import Prices, StudyConfig
 from ..errors import DataError
+from ..grid import live
 from ..measure import contrasts, mediation, value
-from ..types import POOL_SIGNALS, Floats
+from ..types import Floats
 from . import tables
 
 Correct = Mapping[tuple[str, str], np.ndarray]
@@ -41,12 +42,6 @@ class Arms:
     rows: pd.DataFrame
     found: dict[str, dict[int, dict[int, str]]]
     live: list[str]
-
-
-def live(strategy: str, config: StudyConfig) -> bool:
-    """Whether what the strategy reads changes when the model is trained."""
-    card = registry.card("strategy", registry.parse(strategy)[0])
-    return bool(card.needs - POOL_SIGNALS - ({"embedding"} if config.embedding == "frozen" else set()))
 
 
 def arms(results: pd.DataFrame, config: StudyConfig) -> Arms:

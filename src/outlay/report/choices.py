@@ -77,6 +77,17 @@ def agreement(results: pd.DataFrame, found: pd.DataFrame, budget: int) -> pd.Dat
     return pd.DataFrame(rows, columns=[*ARM, "round", "scored", "unlabeled", "seeds", *names])
 
 
+def proxies(results: pd.DataFrame, found: pd.DataFrame, budget: int) -> pd.DataFrame:
+    """`results.proxies`, one row per arm, round and signal: means over seeds, with intervals."""
+    ran = runs(results).drop_duplicates("campaign")[["campaign", "seed", *ARM]]
+    rows = []
+    for keys, part in arms(ran[ran["budget"] == budget].merge(found, on="campaign"), "round", "signal"):
+        row = keys | {name: float(part[name].mean()) for name in ("sample", "scored", "picks", "chance")} | {"seeds": len(part)}
+        rows.append(row | named("overlap", mean(part["overlap"])) | named("correlation", mean(part["correlation"].astype(float))))
+    names = [f"{name}{end}" for name in ("overlap", "correlation") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=[*ARM, "round", "signal", "sample", "scored", "picks", "chance", "seeds", *names])
+
+
 def most_rounds(runs: pd.DataFrame, budget: int) -> pd.DataFrame:
     """Of each strategy, the campaigns with the most rounds at this budget (the first such arm in grid order)."""
     mine = runs[runs["budget"] == budget].drop_duplicates("campaign")

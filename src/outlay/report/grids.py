@@ -79,6 +79,10 @@ def grids(results: pd.DataFrame, numbers: dict[str, pd.DataFrame]) -> dict[str, 
         [*key(row), str(row["round"]), f"{row['scored']:,.0f} of {row['unlabeled']:,.0f}", *(between(row, name, 100, 0) for name in ("overlap", "rank", "best_rank")), str(row["seeds"])]
         for _, row in numbers["agreement"].iterrows()
     ]
+    proxied = [
+        [*key(row), str(row["round"]), f"{row['sample']:,.0f} of {row['scored']:,.0f}", f"{row['picks']:,.0f}", between(row, "overlap", 100, 0), dashed(100 * row["chance"], 0), row["signal"], between(row, "correlation"), str(row["seeds"])]
+        for _, row in numbers["proxy"].iterrows()
+    ]
     apart = [[*key(row), str(row["pairs"]), dashed(row["jaccard"]), dashed(row["correlation"])] for _, row in numbers["seeds"].iterrows()]
     spaces = [name for measure in ("Vendi, model", "Vendi, TF-IDF", "groups, %") for name in (measure, "random sets")]
     return {
@@ -92,6 +96,7 @@ def grids(results: pd.DataFrame, numbers: dict[str, pd.DataFrame]) -> dict[str, 
         "batches": Grid("batches", "Vendi score of each round’s batch alone, in the campaigns with the most rounds", [*keys, "round", *spaces[:4], "responses", "seeds"], batches),
         "selection": Grid("selection", "How the choice changes from round to round, and how far a score ranks by length, in the campaigns with the most rounds", [*keys, "round", "correlation with the round before", "still its choice, %", "by chance, %", "with prompt length", "with response length", "over", "seeds"], chosen),
         "agreement": Grid("agreement", "Choosing from a scored subset beside choosing from all, by the base model’s signals", [*keys, "round", "scored", "picks in common, %", "picks’ rank, %", "best rank, %", "seeds"], agree),
+        "proxy": Grid("proxy", "Choosing by the proxy’s signals beside choosing by the target’s, on samples", [*keys, "round", "sample", "picks", "picks in common, %", "by chance, %", "signal", "rank correlation", "seeds"], proxied),
         "strategies": Grid("strategies", "Strategies compared", list(numbers["strategies"]), [[cell or "–" for cell in row] for row in numbers["strategies"].itertuples(index=False)], ("what it does", "source")),
         "seeds": Grid("seeds", "How much two seeds of one campaign agree", [*keys, "pairs of seeds", "overlap", "correlation of scores"], apart),
     }  # fmt: skip
