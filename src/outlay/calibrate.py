@@ -23,7 +23,7 @@ FEW, LEAST, MOST = 2, 8, 24  # updates of the short training, and of the long on
 ENOUGH = 4.0  # seconds that the long training is to take: over less the difference is mostly noise
 MINIBATCHES = 4  # of prompts in a sample: with fewer a decoder that runs dry has more weight than in the study
 PATIENCE = 5.0  # seconds: where reading such a sample takes longer, half of it must do
-GREEDY = "mean_entropy"  # a signal that needs a response
+GREEDY = "mean_logprob"  # a signal that needs a response, and that every scorer of responses gives
 
 
 @dataclass(frozen=True, slots=True)

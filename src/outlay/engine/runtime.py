@@ -13,6 +13,9 @@ from ..errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
+# What decodes: our own network, or vLLM (vllm_backend.py).
+Backend = Literal["torch", "vllm"]
+
 
 def device_memory(device: torch.device) -> int:
     """Bytes of the whole memory of a device: not what is free at the moment, so that the same machine gives the same bytes."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from ..pairing import pair_of
 from ..registry import register
 from ..types import Cost, Model, Pairs, Pool, Prompt, Signals
 from .load import Loaded, arch, load
-from .runtime import Runtime
+from .runtime import Backend, Runtime
+from .vllm_backend import GIVES
 
 if TYPE_CHECKING:
     from .render import Format, Rendered
@@ -40,9 +41,9 @@ class LLMScorer:
     sample_entropy: their mean negative log-probability (nats), an estimate of the entropy of the model's answer to the prompt. reward_gap: by how
     many nats the implicit rewards of the two that would be shown as drafts (see outlay.pairing) lie apart, before the trainer's beta multiplies
     all of them; 0 for the untouched base, and where there are no two.
-    """
 
-    provides: ClassVar[frozenset[str]] = DECODED | SAMPLED | {"embedding"}
+    backend: "vllm" lets vLLM decode. It gives log-probability and margin; the embedding then is a second pass over the prompts, ours.
+    """
 
     runtime: Runtime = field(default_factory=Runtime)
     max_new_tokens: int = 32
@@ -52,6 +53,7 @@ class LLMScorer:
     gradient_width: int = 512
     samples: int = 5
     temperature: float = 1.0
+    backend: Backend = "torch"
 
     def __post_init__(self) -> None:
         for name, least in {"max_new_tokens": 1, "gradient_width": 2, "samples": 2}.items():
@@ -59,6 +61,11 @@ class LLMScorer:
                 raise ConfigError(f"scorer 'llm', option '{name}' = {getattr(self, name)}: it must be at least {least}")
         if not self.temperature > 0:
             raise ConfigError(f"scorer 'llm', option 'temperature' = {self.temperature}: it must be above 0; at 0 all samples would be the greedy response")
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """The signals that can be asked for."""
+        return (GIVES if self.backend == "vllm" else DECODED | SAMPLED) | {"embedding"}
 
     def __call__(self, model: Model, pool: Pool, needs: frozenset[str], *, seed: int = 0) -> Signals:
         """The columns `needs`; always prompt_tokens and response_tokens (int32; 0 where nothing was decoded greedily), and where responses
@@ -81,7 +88,7 @@ class LLMScorer:
             how, read = {"stops": form.stops, "minibatch": self.runtime.minibatch}, np.zeros((0, 2), dtype=np.int64)
             if needs - SAMPLED:
                 width = self.gradient_width if "gradient" in needs else 0
-                out = generate(loaded, rendered, max_new_tokens=room, embedding=spec, gradient=width, **how)
+                out = generate(loaded, rendered, max_new_tokens=room, embedding=spec, gradient=width, backend=self.backend, **how)
                 columns["response_tokens"] = out.response_tokens
                 columns |= {name: values for name, values in out.signals.items() if name in needs}
                 if out.embedding is not None:
@@ -150,6 +157,8 @@ class LLMScorer:
         greedy, cost = np.asarray(counts["response_tokens"]) if needs & DECODED else np.zeros_like(lengths), Cost()
         if needs - SAMPLED:
             cost += Cost(flops=flops.scoring(sizes, lengths, greedy), prompt_tokens=int(lengths.sum()), generated_tokens=int(greedy.sum()))
+        if self.backend == "vllm" and "embedding" in needs and needs & DECODED:
+            cost += Cost(flops=flops.scoring(sizes, lengths, np.zeros_like(lengths)), prompt_tokens=int(lengths.sum()))
         if "gradient" in needs:
             cost += Cost(flops=flops.sketching(sizes, int(greedy.sum()), self.gradient_width))
         if _drawn(model, needs):
@@ -159,6 +168,8 @@ class LLMScorer:
 
     def _check(self, needs: Iterable[str]) -> None:
         for name in sorted(needs):
+            if name not in self.provides and name in DECODED | SAMPLED:
+                raise ConfigError(f"scorer 'llm' with backend 'vllm' gives no signal '{name}': vLLM returns no more than the likeliest tokens' log-probabilities. It gives {', '.join(sorted(self.provides))}; ask for one of these, or use backend: torch")
             if name not in self.provides:
                 raise ConfigError(f"scorer 'llm' gives no signal '{name}'; {near(name, self.provides)}")
 

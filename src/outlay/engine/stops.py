@@ -1,4 +1,4 @@
-"""Where a response ends: at a token, or before a string."""
+"""Where a response ends: at a token, before a string, or at the limit."""
 
 from __future__ import annotations
 
@@ -12,11 +12,29 @@ MARGIN = 8
 
 
 @dataclass(frozen=True, slots=True)
+class Ending:
+    """A response that has ended: its tokens without the end token, its text, and whether it ended by itself, not at the limit."""
+
+    tokens: list[int]
+    text: str
+    stopped: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Until:
     """Finds the first of some strings in what has been generated so far."""
 
     loaded: Loaded
     strings: tuple[str, ...]
+
+    def ended(self, said: Sequence[int], stops: frozenset[int], most: int) -> Ending | None:
+        """How a response ends at the last of these tokens, the end token among them; None: it goes on. To be asked after every token."""
+        if said[-1] in stops:
+            return Ending(list(said[:-1]), self.text(said[:-1]), True)
+        if (at := self.begins(said)) is not None:
+            kept = self.cut(said, at)
+            return Ending(kept, self.text(kept)[:at], True)
+        return Ending(list(said), self.text(said), False) if len(said) == most else None
 
     def text(self, tokens: Sequence[int]) -> str:
         """The text of a response, special tokens left out."""

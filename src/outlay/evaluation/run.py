@@ -20,7 +20,7 @@ from .config import EvalConfig, Mode
 from .journal import Journal
 from .progress import Progress
 
-Backend = Literal["outlay", "lm-eval"]
+Backend = Literal["outlay", "vllm", "lm-eval"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Done:
 
 def evaluate(config: EvalConfig, mode: Mode, *, quiet: bool = False, backend: Backend = "outlay") -> Done:
     """Evaluate, or go on with an evaluation; into config.output_dir, for each task TASK_MODEL.jsonl and TASK_MODEL.txt, then
-    summary_MODE_MODEL.json and .csv. What an earlier run has left there is kept. backend: "lm-eval" asks and scores as
+    summary_MODE_MODEL.json and .csv. What an earlier run has left there is kept. backend: "vllm" decodes with vLLM, "lm-eval" asks and scores as
     lm-evaluation-harness does.
 
     Raises ConfigError or DataError for bad input before anything is written, RunConflict for results of other settings.
@@ -80,7 +80,7 @@ def evaluate(config: EvalConfig, mode: Mode, *, quiet: bool = False, backend: Ba
         print("the strict rule scores some of these responses otherwise: " + ", ".join(f"{count} ({why})" for why, count in remarks.most_common()), file=sys.stderr)
     too_long = [row for items in results.values() for row in items if row["too_long"]]
     if too_long and not quiet:
-        first, fate = too_long[0], "count as wrong" if backend == "outlay" else "were cut at their beginning by the harness"
+        first, fate = too_long[0], "count as wrong" if backend != "lm-eval" else "were cut at their beginning by the harness"
         print(f"{len(too_long)} prompts do not fit into the model's context and {fate}, the first is {first['id']} ({first['prompt_tokens']} tokens); use fewer shots", file=sys.stderr)
     return Done(rows, files)
 
@@ -88,6 +88,13 @@ def evaluate(config: EvalConfig, mode: Mode, *, quiet: bool = False, backend: Ba
 def _asker(config: EvalConfig, mode: Mode, backend: Backend) -> tuple[Callable[..., Any], str]:
     """What asks (loaded, bench, items, on_answer=...), and its name with the version."""
     common = {"minibatch": config.batch_size, "max_new_tokens": _limit(config, mode)}
+    if backend == "vllm":
+        from ..engine.vllm_backend import installed
+        from ..evaluators.ask import ask
+
+        if mode == "mmlu":
+            raise ConfigError("mode mmlu compares the likelihoods of choices, and backend 'vllm' only decodes; leave the backend out")
+        return partial(ask, chat=config.chat, backend=backend, **common), installed()
     if backend == "outlay":
         from ..evaluators.ask import ask
 
@@ -160,7 +167,7 @@ def _settings(config: EvalConfig, mode: Mode, bench: Benchmark, where: str, back
     common = {"mode": mode, "model_name": config.model_name, "weights": weights, "chat": config.chat, "dtype": config.dtype, "shots": config.shots, "seed": config.seed}
     if mode == "mmlu":
         return common | {"format": "cloze" if bench.per_character else "letter"}
-    until = {"until": list(UNTIL[bench.answers])} if backend == "outlay" else {}  # the harness has its own
+    until = {"until": list(UNTIL[bench.answers])} if backend != "lm-eval" else {}  # the harness has its own
     return common | {"smoke": not bench.alike, "cot": config.cot, "max_new_tokens": _limit(config, mode)} | until
 
 

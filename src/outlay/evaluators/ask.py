@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..engine.load import Loaded
+from ..engine.runtime import Backend
 from .answers import score
 from .items import Benchmark, Item
 
@@ -41,11 +42,11 @@ class Answered:
 
 
 def ask(
-    loaded: Loaded, bench: Benchmark, items: Sequence[Item], *, chat: bool, max_new_tokens: int, minibatch: int, on_answer: Callable[[Answered], None] | None = None
+    loaded: Loaded, bench: Benchmark, items: Sequence[Item], *, chat: bool, max_new_tokens: int, minibatch: int, on_answer: Callable[[Answered], None] | None = None, backend: Backend = "torch"
 ) -> list[Answered]:
     """Put these items of `bench` to the model; -> in their order. `on_answer` hears of each as it is done, in any order.
 
-    chat: the prompt is the user's message in the tokenizer's chat template, else it is read as it stands. Ask for all items of a
+    backend: what decodes; likelihoods of choices are always ours. chat: the prompt is the user's message in the tokenizer's chat template, else it is read as it stands. Ask for all items of a
     task at once: the beginning that they share is then read once. Where prompts share none (`bench.alike`), ask for all together.
     """
     from ..engine.render import format_of, prompts
@@ -72,14 +73,14 @@ def ask(
     if bench.answers == "chosen":
         _choose(loaded, bench, [items[row] for row in fitting], some, [choices[row] for row in fitting], minibatch, lambda i, a: finish(fitting[i], a))
     else:
-        _generate(loaded, bench, [items[row] for row in fitting], some, form.stops, max_new_tokens, minibatch, lambda i, a: finish(fitting[i], a))
+        _generate(loaded, bench, [items[row] for row in fitting], some, form.stops, max_new_tokens, minibatch, lambda i, a: finish(fitting[i], a), backend)
     return [done[row] for row in range(len(items))]
 
 
 Finish = Callable[[int, Answered], None]
 
 
-def _generate(loaded: Loaded, bench: Benchmark, items: Sequence[Item], asked: Sequence[Rendered], stops: frozenset[int], most: int, minibatch: int, finish: Finish) -> None:
+def _generate(loaded: Loaded, bench: Benchmark, items: Sequence[Item], asked: Sequence[Rendered], stops: frozenset[int], most: int, minibatch: int, finish: Finish, backend: Backend) -> None:
     from ..engine.generate import generate
 
     until = UNTIL[bench.answers]
@@ -90,7 +91,7 @@ def _generate(loaded: Loaded, bench: Benchmark, items: Sequence[Item], asked: Se
         got = score(response, item.target, cot=bench.answers == "reasoned", question=item.question)
         finish(row, Answered(item, response, got.answer, got.parsed, got.correct, got.lenient, not stopped, prompt_tokens=len(asked[row].ids), tokens=len(tokens) + stopped))
 
-    generate(loaded, asked, stops=stops, max_new_tokens=most, minibatch=minibatch, until=until, on_finish=read)
+    generate(loaded, asked, stops=stops, max_new_tokens=most, minibatch=minibatch, until=until, on_finish=read, backend=backend)
 
 
 def _choose(loaded: Loaded, bench: Benchmark, items: Sequence[Item], asked: Sequence[Rendered], choices: Sequence[Sequence[tuple[int, ...]]], minibatch: int, finish: Finish) -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..engine.runtime import Runtime
+from ..engine.runtime import Backend, Runtime
 from ..errors import ConfigError
 from ..measure import flops
 from ..registry import register
@@ -28,7 +28,7 @@ class BBH:
     """BIG-Bench Hard, scored by the published rule. benchmark: the name in the results. folder: a checkout of BIG-Bench-Hard; without
     one $OUTLAY_DATA/bbh, then the hub. tasks: some of the 27 (default: all). max_items: of each task, drawn by hash of `item_seed`.
     cot: with reasoning, else answer-only. shots: worked examples (default: three). chat: in the tokenizer's chat template.
-    max_new_tokens: where responses are cut off (what was said until then is scored, as in the published runs).
+    max_new_tokens: where responses are cut off (what was said until then is scored, as in the published runs). backend: what decodes, "torch" or "vllm".
     """
 
     benchmark: str
@@ -41,6 +41,7 @@ class BBH:
     chat: bool = False
     max_new_tokens: int = 512
     item_seed: int = 0
+    backend: Backend = "torch"
 
     def __post_init__(self) -> None:
         chosen_tasks("BBH", self.tasks, TASKS)
@@ -49,7 +50,7 @@ class BBH:
     def __call__(self, model: Model, *, seed: int = 0) -> Evaluation:
         """Columns, (n_items,): id, group (the task), response, correct, lenient, parsed, cut_off, too_long. `seed` is not used."""
         bench = bbh(folder=self.folder, tasks=self.tasks, max_items=self.max_items, cot=self.cot, shots=self.shots, seed=self.item_seed)
-        return _evaluation(self.benchmark, bench, model, self.runtime, chat=self.chat, max_new_tokens=self.max_new_tokens)
+        return _evaluation(self.benchmark, bench, model, self.runtime, chat=self.chat, max_new_tokens=self.max_new_tokens, backend=self.backend)
 
 
 @register("evaluator", "mmlu")
@@ -92,7 +93,7 @@ def _check(name: str, folder: Path | None, **numbers: int | None) -> None:
         raise ConfigError(f"evaluator '{name}', option 'folder': {folder} does not exist")
 
 
-def _evaluation(name: str, bench: Benchmark, model: Model, runtime: Runtime, *, chat: bool, max_new_tokens: int) -> Evaluation:
+def _evaluation(name: str, bench: Benchmark, model: Model, runtime: Runtime, *, chat: bool, max_new_tokens: int, backend: Backend = "torch") -> Evaluation:
     from ..engine.load import load
 
     with runtime.active():
@@ -100,7 +101,7 @@ def _evaluation(name: str, bench: Benchmark, model: Model, runtime: Runtime, *, 
         start = time.perf_counter()
         answered: list[Answered] = []
         for items in bench.tasks.values():
-            answered += ask(loaded, bench, items, chat=chat, max_new_tokens=max_new_tokens, minibatch=runtime.minibatch)
+            answered += ask(loaded, bench, items, chat=chat, max_new_tokens=max_new_tokens, minibatch=runtime.minibatch, backend=backend)
         seconds = time.perf_counter() - start
     read = [a for a in answered if not a.too_long]
     prompts, tokens = [a.prompt_tokens for a in read], [a.tokens for a in read]

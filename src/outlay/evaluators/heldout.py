@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..engine.runtime import Runtime
+from ..engine.runtime import Backend, Runtime
 from ..errors import ConfigError, DataError
 from ..measure import flops
 from ..registry import register
@@ -25,7 +25,7 @@ class HeldOut:
 
     Both are compared after outer blanks are stripped and inner ones collapsed. benchmark: the name in the results. items: a parquet
     file with the string columns id, text, group, response. runtime: see Runtime. max_new_tokens: where responses are cut off; a
-    response that was cut off is never correct. nll: also measure the gold responses' negative log-likelihood.
+    response that was cut off is never correct. nll: also measure the gold responses' negative log-likelihood, by our own pass. backend: what decodes, "torch" or "vllm".
     """
 
     benchmark: str
@@ -33,6 +33,7 @@ class HeldOut:
     runtime: Runtime = field(default_factory=Runtime)
     max_new_tokens: int = 32
     nll: bool = True
+    backend: Backend = "torch"
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -52,7 +53,7 @@ class HeldOut:
             start = time.perf_counter()
             form = format_of(loaded, self.runtime.template)
             asked = prompts(loaded, form, items["id"], items["text"], room=self.max_new_tokens)
-            out = generate(loaded, asked, stops=form.stops, max_new_tokens=self.max_new_tokens, minibatch=self.runtime.minibatch)
+            out = generate(loaded, asked, stops=form.stops, max_new_tokens=self.max_new_tokens, minibatch=self.runtime.minibatch, backend=self.backend)
             said = out.texts
             asked_tokens, gold_tokens = np.array([len(p.ids) for p in asked]), np.zeros(len(asked), dtype=np.int64)
             parsed = np.array([bool(text.strip()) for text in said]) & out.stopped
