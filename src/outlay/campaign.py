@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import registry, schedule, seeds, shards, subset
+from . import growth, registry, schedule, seeds, shards, subset
 from .acquisition import SignalError, neighbourhood, select
 from .errors import DataError
 from .measure.words import word_numbers
@@ -88,7 +88,7 @@ class Desk:
     of it, priced as if this campaign had scored it alone; `diversity(bought, new)` measures what was bought, and its last batch;
     `embedding` (n, d) is the space of the evidence beside a choice, centred and normalised; `folders` has one stage folder a round (campaigns that share a prefix share its folders) and `shared` those that another campaign branches from;
     `scored_share` of the unlabeled prompts get live signals in a round, `shard` at a time, and the strategy picks among these;
-    `each` is map, or does so with several shards at once.
+    `each` is map, or does so with several shards at once; `grown`: what was added to the pool while the campaign ran (its prompts come last).
 
     With annotators: this share of each batch is a random slice of what is left (`audit`); `before` scores the model on what was just
     bought, before it is trained on it; `drafts` writes the responses that annotators edit (none for the random slice: who sees the
@@ -110,6 +110,7 @@ class Desk:
     scored_share: float = 1.0
     shard: int = 512
     each: Callable = map
+    grown: Sequence[growth.Addition] = ()
     keep_models: str = "last"
     audit: float = 0.0
     before: Callable[[Model, Sequence[Annotation], str], Evaluation] | None = None
@@ -119,16 +120,21 @@ class Desk:
 def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
     """Do the rounds; yields each as it is done. Stages whose file is there are read, not done again."""
     card = registry.card("strategy", registry.parse(campaign.strategy)[0])
-    store, pool, n = desk.store, desk.pool, len(desk.pool)
-    groups, lottery = pool.groups, seeds.lottery(campaign.seed, pool.ids)
+    store, everything, pool = desk.store, desk, None
     bought: list[Annotation] = []
     closed: Indices = np.empty(0, dtype=np.int64)  # asked before: bought or skipped
-    known = {"words": word_numbers(pool.texts)} if "words" in card.needs else {}
-    model, remake, owed, memory = desk.base, None, 0, {}
+    model, remake, owed = desk.base, None, 0
     for number, (size, folder) in enumerate(zip(campaign.sizes, desk.folders, strict=True), 1):
-        unlabeled = np.setdiff1d(np.arange(n), closed)
+        desk = growth.within(everything, number)
+        if desk.pool is not pool:
+            pool, memory = desk.pool, {}
+            groups, lottery = pool.groups, seeds.lottery(campaign.seed, pool.ids)
+            known = {"words": word_numbers(pool.texts)} if "words" in card.needs else {}
+        unlabeled = np.setdiff1d(np.arange(len(pool)), closed)
         labeled = pool.rows_of(a.prompt_id for a in bought)
         k = min(size + owed, len(unlabeled))
+        if not k:
+            raise DataError(f"the pool is used up: all {len(pool)} prompts were bought or skipped before round {number}; enlarge the pool or lower the budget")
         offered = unlabeled
         if desk.scored_share < 1 and _live(desk, card, model):
             offered = subset.candidates(pool.ids, unlabeled, desk.scored_share, least=k, seed=campaign.seed, number=number)
@@ -138,8 +144,6 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         view = View(signals, offered, labeled, groups, lottery, {name: desk.base_signals(moving).columns[name] for name in moving}, memory)
         stream = partial(seeds.generator, campaign.seed, "select", campaign.strategy, number)
         rng = stream()
-        if not k:
-            raise DataError(f"the pool is used up: all {n} prompts were bought or skipped before round {number}; enlarge the pool or lower the budget")
         audit = _audit(desk, campaign.seed, unlabeled, k, number)
         selection = store.keep(f"{folder}/selection.json", Selection, partial(_select, campaign.strategy, view, k, rng, desk, audit))
         if len(offered) < len(unlabeled):

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import pools, registry, seeds
+from . import growth, pools, registry, seeds
 from .campaign import Campaign, Desk, campaign_of, run
 from .caps import guarded
 from .config import StudyConfig
@@ -109,12 +109,19 @@ class Workbench:
     @_once
     @cache  # noqa: B019  (one workbench a process)
     def pool(self) -> Pool:
-        return pools.pool_of(registry.parse(self.config.pool)[0], pools.read(self.store.root / "shared/pool.parquet"))
+        return pools.pool_of(registry.parse(self.config.pool)[0], pools.read(growth.file(self.store.root, "pool")))
+
+    @_once
+    @cache  # noqa: B019
+    def grown(self) -> tuple[growth.Addition, ...]:
+        """What was added to the pool after the start."""
+        return tuple(growth.additions(self.store.root))
 
     def rows(self, seed: int) -> Indices:
-        """This seed's share of the pool, in pool order: the prompts with the smallest hash(seed, id)."""
-        n = self.config.pool_per_seed or len(self.pool())
-        return np.sort(np.argsort(seeds.lottery(seed, self.pool().ids, "share"), kind="stable")[:n])
+        """This seed's share of the pool, in pool order: the prompts with the smallest hash(seed, id), and all that were added later."""
+        start = growth.start(self.grown(), len(self.pool()))
+        drawn = np.argsort(seeds.lottery(seed, self.pool().ids[:start], "share"), kind="stable")
+        return np.concatenate([np.sort(drawn[: self.config.pool_per_seed or start]), np.arange(start, len(self.pool()))])
 
     @_once
     @cache  # noqa: B019
@@ -139,7 +146,10 @@ class Workbench:
     # -- shared stages -----------------------------------------------------------------------------------------------------
 
     def shards(self) -> int:
-        return -(-len(self.pool()) // self.config.shard)
+        return len(self._shards())
+
+    def _shards(self) -> list[range]:
+        return growth.shards(self.grown(), len(self.pool()), self.config.shard)
 
     def shard_path(self, group: int, shard: int) -> str:
         return f"shared/signals-{group}/shard-{shard:05d}.parquet"
@@ -147,7 +157,7 @@ class Workbench:
     def do_signals(self, group: int, shard: int) -> None:
         """The base model's signals of one shard of the whole pool. `group` is a set of needs: a grown study adds one."""
         needs = frozenset(self.study["needs"][group])
-        part = self.pool().take(np.arange(len(self.pool()))[shard * self.config.shard : (shard + 1) * self.config.shard])
+        part = self.pool().take(self._shards()[shard])
         self.store.keep(self.shard_path(group, shard), Signals, lambda: self.scoring()(self.base, part, needs, seed=0))
 
     def do_base_evaluation(self, name: str) -> None:
@@ -158,7 +168,10 @@ class Workbench:
         """The embedding that no strategy sees."""
         from .measure.embed import tfidf
 
-        self.store.keep("shared/tfidf.json", dict, lambda: {"array": self.store.array(tfidf(self.pool().texts))})
+        self.store.keep(self._tfidf(), dict, lambda: {"array": self.store.array(tfidf(self.pool().texts))})
+
+    def _tfidf(self) -> str:
+        return f"shared/tfidf-{len(self.grown()):03d}.json" if self.grown() else "shared/tfidf.json"
 
     def do_band(self, seed: int, size: int) -> None:
         """Diversity of random sets of this size from this seed's share of the pool; of their words, that of the prompts only."""
@@ -210,7 +223,7 @@ class Workbench:
     def spaces(self, seed: int) -> dict[str, np.ndarray]:
         """Embeddings of this seed's share in which diversity is measured, centred and normalised. name -> (n, d)."""
         rows = self.rows(seed)
-        other = np.load(self.store.root / self.store.read("shared/tfidf.json", dict)["array"], mmap_mode="r", allow_pickle=False)
+        other = np.load(self.store.root / self.store.read(self._tfidf(), dict)["array"], mmap_mode="r", allow_pickle=False)
         return {"model": diversity.prepare(self.base_signals()[0].columns["embedding"][rows]), "tfidf": diversity.prepare(np.asarray(other[rows]))}
 
     @_once
@@ -226,7 +239,7 @@ class Workbench:
     def desk(self, campaign: Campaign, folders: list[str], rounds: int) -> Desk:
         root, pool = self.store.root, self.pool().take(self.rows(campaign.seed))
         trainer = part(self.config, "trainer", self.config.trainer)
-        vault, journal = root / "shared/vault.parquet", root / "campaigns" / campaign.id / "reveals.jsonl"
+        vault, journal = growth.file(root, "vault"), root / "campaigns" / campaign.id / "reveals.jsonl"
         return Desk(
             store=self.store,
             pool=pool,
@@ -244,6 +257,7 @@ class Workbench:
             scored_share=self.config.scored_share,
             shard=self.config.shard,
             each=self.away.each if self.away else map,
+            grown=self.grown(),
             keep_models=self.config.keep_models,
         )
 
