@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import pairing, proxy, registry, schedule, seeds, shards, subset
+from . import growth, pairing, proxy, registry, schedule, seeds, shards, subset
 from .acquisition import Picked, SignalError, neighbourhood, select
 from .errors import DataError
 from .measure.words import word_numbers
@@ -90,7 +90,8 @@ class Desk:
     of it, priced as if this campaign had scored it alone; `diversity(bought, new)` measures what was bought, and its last batch;
     `embedding` (n, d) is the space of the evidence beside a choice, centred and normalised; `folders` has one stage folder a round (campaigns that share a prefix share its folders) and `shared` those that another campaign branches from;
     `scored_share` of the unlabeled prompts get live signals in a round, `shard` at a time, and the strategy picks among these;
-    `each` is map, or does so with several shards at once; with a `proxy`, `base_signals` and all signals after it are the proxy's.
+    `each` is map, or does so with several shards at once; `grown`: what was added to the pool while the campaign ran (its prompts come last); with a
+    `proxy`, `base_signals` and all signals after it are the proxy's.
 
     With annotators: this share of each batch is a random slice of what is left (`audit`); `before` scores the model on what was just
     bought, before it is trained on it; `drafts` writes the responses that annotators edit (none for the random slice: who sees the
@@ -114,6 +115,7 @@ class Desk:
     scored_share: float = 1.0
     shard: int = 512
     each: Callable = map
+    grown: Sequence[growth.Addition] = ()
     keep_models: str = "last"
     proxy: proxy.Proxy | None = None
     audit: float = 0.0
@@ -125,19 +127,24 @@ class Desk:
 def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
     """Do the rounds; yields each as it is done. Stages whose file is there are read, not done again."""
     card = registry.card("strategy", registry.parse(campaign.strategy)[0])
-    store, pool, n = desk.store, desk.pool, len(desk.pool)
-    groups, lottery = pool.groups, seeds.lottery(campaign.seed, pool.ids)
+    store, everything, pool = desk.store, desk, None
     bought: list[Annotation] = []
     closed: Indices = np.empty(0, dtype=np.int64)  # asked before: bought or skipped
-    known = {"words": word_numbers(pool.texts)} if "words" in card.needs else {}
-    model, remake, owed, memory = desk.base, None, 0, {}
+    model, remake, owed = desk.base, None, 0
     scout, again, lesson = desk.proxy and desk.proxy.base, None, bought  # the proxy, how to make it again, and what it is to learn next
     for number, (size, folder) in enumerate(zip(campaign.sizes, desk.folders, strict=True), 1):
-        unlabeled = np.setdiff1d(np.arange(n), closed)
+        desk = growth.within(everything, number)
+        if desk.pool is not pool:
+            pool, memory = desk.pool, {}
+            groups, lottery = pool.groups, seeds.lottery(campaign.seed, pool.ids)
+            known = {"words": word_numbers(pool.texts)} if "words" in card.needs else {}
+        unlabeled = np.setdiff1d(np.arange(len(pool)), closed)
         labeled = pool.rows_of(a.prompt_id for a in bought)
         wanted = size + owed
         k = min(wanted, len(unlabeled))
         drawn = seeds.seed(campaign.seed, "pairs", number) if desk.pairs else 0
+        if not k:
+            raise DataError(f"the pool is used up: all {len(pool)} prompts were bought or skipped before round {number}; enlarge the pool or lower the budget")
         offered = unlabeled
         if desk.scored_share < 1 and _live(desk, card, model):
             offered = subset.candidates(pool.ids, unlabeled, desk.scored_share, least=k, seed=campaign.seed, number=number)
@@ -152,8 +159,6 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         view = View(signals, offered, labeled, groups, lottery, {name: desk.base_signals(moving).columns[name] for name in moving}, memory)
         stream = partial(seeds.generator, campaign.seed, "select", campaign.strategy, number)
         rng = stream()
-        if not k:
-            raise DataError(f"the pool is used up: all {n} prompts were bought or skipped before round {number}; enlarge the pool or lower the budget")
         draft = partial(_draft, desk, model, remake, campaign.strategy, folder, drawn)
         view, k, drafting = draft("pairs", view, k, stream)
         if not k:

@@ -155,6 +155,25 @@ def label_studio(
 
 
 @app.command()
+def add(
+    target: Target,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be added; change nothing.")] = False,
+    out: Out = None,
+) -> None:
+    """Take prompts that are new in the pool file into a campaign that has begun. Nothing else may be different; what was asked so far stays.
+
+    Example: outlay campaign add campaign.yaml --dry-run
+    """
+    from .real.add import add as take_in
+    from .real.setup import opened
+
+    config, root = _where(target, out)
+    typer.echo(take_in(config, root, dry_run=dry_run))
+    if not dry_run:
+        _status(opened(root), target)
+
+
+@app.command()
 def status(target: Target, out: Out = None) -> None:
     """Print where the campaign stands, what more annotations are expected to bring, and what to do next.
 

@@ -105,9 +105,9 @@ def push(folders: list[Path], repo: str) -> list[str]:
 
 
 def _rows(root: Path, store: Store, folders: Sequence[str]) -> Any:
-    from . import pools
+    from . import growth, pools
 
-    pool = pools.pool_of("pool", pools.read(root / "shared/pool.parquet"))
+    pool = pools.pool_of("pool", pools.read(growth.file(root, "pool")))
     for folder in folders:
         batch = store.read(f"{folder}/batch.json", Batch)
         prompts = pool.at(pool.rows_of(a.prompt_id for a in batch.annotations))

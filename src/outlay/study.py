@@ -134,15 +134,15 @@ def _check_proxy(config: StudyConfig, proxy: str) -> None:
         raise ConfigError(f"proxy '{proxy}' is the model itself ('{config.model}'), so it would save nothing; name a smaller model, or leave proxy out")
 
 
-def set_up(config: StudyConfig, store: Store, *, cells: Sequence[Campaign] | None = None) -> dict:
+def set_up(config: StudyConfig, store: Store, *, cells: Sequence[Campaign] | None = None, pool: Any = None) -> dict:
     """Write the pool, the vault, the tests and study.json; or check that the run directory is of the same study, and grow it. `cells`: the
-    campaigns to run in the place of the grid's."""
+    campaigns to run in the place of the grid's; `pool`: its table, where it was read already."""
     old = store.read("study.json", dict) if (store.root / "study.json").exists() else None
     if old and config.runtime.minibatch == "auto":
         config = _with_minibatch(config, old["config"]["runtime"]["minibatch"])
     if old:
         _same(StudyConfig.model_validate(old["config"]).model_dump(mode="json"), config.model_dump(mode="json"), store.root)
-    pool = pools.check("pool", registry.build("pool", config.pool)())
+    pool = pools.check("pool", registry.build("pool", config.pool)()) if pool is None else pool
     record = {"fingerprint": pools.pool_of("pool", pool).fingerprint, "prompts": pool.num_rows, "repeated": pools.repeated(pool)}
     if old and old["pool"] != record:
         raise RunConflict(f"the pool has changed since {store.root} was started ({old['pool']['prompts']} prompts then, {record['prompts']} now); restore it or choose another --out")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from . import pools, registry, seeds
+from . import growth, pools, registry, seeds
 from .campaign import Campaign, Desk, campaign_of, run
 from .caps import guarded
 from .config import StudyConfig
@@ -120,12 +120,19 @@ class Workbench:
     @_once
     @cache  # noqa: B019  (one workbench a process)
     def pool(self) -> Pool:
-        return pools.pool_of(registry.parse(self.config.pool)[0], pools.read(self.store.root / "shared/pool.parquet"))
+        return pools.pool_of(registry.parse(self.config.pool)[0], pools.read(growth.file(self.store.root, "pool")))
+
+    @_once
+    @cache  # noqa: B019
+    def grown(self) -> tuple[growth.Addition, ...]:
+        """What was added to the pool after the start."""
+        return tuple(growth.additions(self.store.root))
 
     def rows(self, seed: int) -> Indices:
-        """This seed's share of the pool, in pool order: the prompts with the smallest hash(seed, id)."""
-        n = self.config.pool_per_seed or len(self.pool())
-        return np.sort(np.argsort(seeds.lottery(seed, self.pool().ids, "share"), kind="stable")[:n])
+        """This seed's share of the pool, in pool order: the prompts with the smallest hash(seed, id), and all that were added later."""
+        start = growth.start(self.grown(), len(self.pool()))
+        drawn = np.argsort(seeds.lottery(seed, self.pool().ids[:start], "share"), kind="stable")
+        return np.concatenate([np.sort(drawn[: self.config.pool_per_seed or start]), np.arange(start, len(self.pool()))])
 
     @_once
     @cache  # noqa: B019
@@ -150,7 +157,10 @@ class Workbench:
     # -- shared stages -----------------------------------------------------------------------------------------------------
 
     def shards(self) -> int:
-        return -(-len(self.pool()) // self.config.shard)
+        return len(self._shards())
+
+    def _shards(self) -> list[range]:
+        return growth.shards(self.grown(), len(self.pool()), self.config.shard)
 
     def shard_path(self, group: int, shard: int) -> str:
         return f"shared/signals-{group}/shard-{shard:05d}.parquet"
@@ -165,7 +175,7 @@ class Workbench:
         self.store.keep(space_path(shard), Signals, lambda: self.scoring()(self.base, self._prompts_of(shard), frozenset({"embedding"}), seed=0))
 
     def _prompts_of(self, shard: int) -> Pool:
-        return self.pool().take(np.arange(len(self.pool()))[shard * self.config.shard : (shard + 1) * self.config.shard])
+        return self.pool().take(self._shards()[shard])
 
     def do_base_evaluation(self, name: str) -> None:
         """Round 0: the untouched base on one benchmark."""
@@ -175,7 +185,10 @@ class Workbench:
         """The embedding that no strategy sees."""
         from .measure.embed import tfidf
 
-        self.store.keep("shared/tfidf.json", dict, lambda: {"array": self.store.array(tfidf(self.pool().texts))})
+        self.store.keep(self._tfidf(), dict, lambda: {"array": self.store.array(tfidf(self.pool().texts))})
+
+    def _tfidf(self) -> str:
+        return f"shared/tfidf-{len(self.grown()):03d}.json" if self.grown() else "shared/tfidf.json"
 
     def do_band(self, seed: int, size: int) -> None:
         """Diversity of random sets of this size from this seed's share of the pool; of their words, that of the prompts only."""
@@ -235,7 +248,7 @@ class Workbench:
     def spaces(self, seed: int) -> dict[str, np.ndarray]:
         """Embeddings of this seed's share in which diversity is measured, centred and normalised. name -> (n, d)."""
         rows = self.rows(seed)
-        other = np.load(self.store.root / self.store.read("shared/tfidf.json", dict)["array"], mmap_mode="r", allow_pickle=False)
+        other = np.load(self.store.root / self.store.read(self._tfidf(), dict)["array"], mmap_mode="r", allow_pickle=False)
         return {"model": diversity.prepare(self.embedding()[rows]), "tfidf": diversity.prepare(np.asarray(other[rows]))}
 
     @_once
@@ -253,7 +266,7 @@ class Workbench:
         trainer, teacher = (part(self.config, "trainer", spec) for spec in (self.config.trainer, self.config.proxy_trainer or self.config.trainer))
         if self.away:
             trainer, teacher = self.away.trainer(trainer), self.away.trainer(teacher)
-        vault, journal = root / "shared/vault.parquet", root / "campaigns" / campaign.id / "reveals.jsonl"
+        vault, journal = growth.file(root, "vault"), root / "campaigns" / campaign.id / "reveals.jsonl"
         return Desk(
             store=self.store,
             pool=pool,
@@ -271,6 +284,7 @@ class Workbench:
             scored_share=self.config.scored_share,
             shard=self.config.shard,
             each=self.away.each if self.away else map,
+            grown=self.grown(),
             keep_models=self.config.keep_models,
             pairs=(lambda model, prompts, seed: self.scorer().pairs(model, prompts, seed=seed)) if self.config.judgements == "preferences" else None,
             proxy=Proxy(self.reader, teacher, self.embedding()[self.rows(campaign.seed)]) if self.config.proxy else None,

@@ -16,7 +16,8 @@ from .stats import Interval
 @dataclass(frozen=True, slots=True)
 class Audit:
     """Accuracy of one model, as fractions with 95 % intervals. `left`: on what was left of the pool when the batch was drawn. `whole`: on
-    the pool as it was at the start. `share_left`: how much of the pool was left; `effective`: independent items that the slice is worth."""
+    the pool as it was then, what was bought of it included: prompts that were added to it before count, later ones do not. `share_left`: how
+    much of that was left; `effective`: independent items that the slice is worth."""
 
     left: Interval
     whole: Interval

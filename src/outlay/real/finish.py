@@ -91,7 +91,8 @@ def _row(live: Live, number: int, role: str, answer: Annotation, why: dict[str, 
     folder = handoff.folder(live.root, number)
     lines = [line for name in ("annotations.jsonl", MACHINE) for line in handoff.lines(folder / name)]
     judgements = [line for line in lines if line["prompt_id"] == answer.prompt_id and "kind" in line]
-    row: dict[str, Any] = {"id": answer.prompt_id, "round": number, "role": role, "kind": answer.kind, "annotator": answer.annotator, "seconds": answer.seconds} | why
+    added = {} if (since := live.added.get(answer.prompt_id)) is None else {"added": since}
+    row: dict[str, Any] = {"id": answer.prompt_id, "round": number, "role": role, "kind": answer.kind, "annotator": answer.annotator, "seconds": answer.seconds} | added | why
     said = ("chosen", "rejected") if live.config.judgements == "preferences" else ("response",)
     return row | {"judgements": [{name: line.get(name) for name in ("annotator", "kind", *said, "seconds", "at", "reason")} for line in judgements]}
 

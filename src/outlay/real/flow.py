@@ -43,7 +43,8 @@ def _base(live: Live, say: Say) -> None:
     bench = live.bench
     todo = [(group, shard) for group in range(len(bench.study["needs"])) for shard in range(bench.shards()) if not (live.root / bench.shard_path(group, shard)).exists()]
     if todo:
-        say(f"the base model {live.config.model} reads the pool of {len(bench.pool())} prompts")
+        rest = "what is new in " if bench.grown() else ""
+        say(f"the base model {live.config.model} reads {rest}the pool of {len(bench.pool())} prompts")
     for group, shard in todo:
         bench.do_signals(group, shard)
     bench.do_tfidf()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +20,6 @@ from ..study import run_study
 from . import setup
 from .config import CampaignConfig
 from .status import count
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SMALL = 25  # prompts of a batch, below which a round is hardly worth its wait
 
@@ -117,7 +113,7 @@ def replay(config: CampaignConfig, root: Path, *, quiet: bool = False) -> tuple[
     home = root / fingerprint([fixed, config.grader, share, {name: part.to_pydict() for name, part in parts.items()}])  # another sample or trainer is another replay
     for name, part in parts.items():
         if not (home / f"{name}.parquet").exists():
-            write_atomic(home / f"{name}.parquet", _bytes(part))
+            write_atomic(home / f"{name}.parquet", setup.parquet(part))
     run_study(_study(config, home, share, budget), home / "study", quiet=quiet)
     return *_cells(home / "study", budget), budget
 
@@ -171,11 +167,3 @@ def suggest(cells: list[Cell]) -> tuple[Cell, str]:
     best = max(better, key=lambda c: c.accuracy)
     d = best.difference
     return best, f"on your sample it beats random by {100 * d.mean:.1f} points [{100 * d.low:.1f}, {100 * d.high:.1f}], jointly with all other comparisons"
-
-
-def _bytes(table: pa.Table) -> bytes:
-    import pyarrow.parquet as pq
-
-    sink = io.BytesIO()
-    pq.write_table(table, sink)
-    return sink.getvalue()

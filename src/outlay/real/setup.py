@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import pools, registry, seeds
+from .. import growth, pools, registry, seeds
 from .. import study as studies
 from ..campaign import Campaign, campaign_of
 from ..config import StudyConfig, validate_as
 from ..errors import ConfigError, RunConflict
-from ..store import Store
+from ..store import Store, write_atomic
 from ..types import Annotation, Evaluation, Model, Prompt
 from ..workbench import Workbench, part
 from .config import CampaignConfig
@@ -56,6 +58,12 @@ class Live:
         drawn = seeds.lottery(self.campaign.seed, pool.ids, "dev")[rows]
         return pool.at(rows[np.argsort(drawn, kind="stable")])
 
+    @cached_property
+    def added(self) -> dict[str, str]:
+        """Prompt id -> when it was added, for prompts that were not there at the start."""
+        ids = self.bench.pool().ids
+        return {key: a.at for a in self.bench.grown() for key in ids[a.before : a.before + a.prompts]}
+
     def dev_answers(self) -> int:
         """Items of the dev set; 0 where there is none, or all of it was skipped."""
         import pyarrow.parquet as pq
@@ -73,17 +81,19 @@ class Live:
 
     def write_items(self, path: str, prompts: Sequence[Prompt], annotations: Sequence[Annotation]) -> None:
         """Bought items in the form that a grader reads."""
-        import io
-
         import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        from ..store import write_atomic
 
         columns = {"id": [p.id for p in prompts], "text": [p.text for p in prompts], "group": [p.group for p in prompts], "response": [a.response for a in annotations]}
-        sink = io.BytesIO()
-        pq.write_table(pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()}), sink)
-        write_atomic(self.root / path, sink.getvalue())
+        write_atomic(self.root / path, parquet(pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})))
+
+
+def parquet(table: pa.Table) -> bytes:
+    """The table as the bytes of a Parquet file."""
+    import pyarrow.parquet as pq
+
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
 
 
 def check(config: CampaignConfig) -> None:
@@ -112,19 +122,41 @@ def set_up(config: CampaignConfig, root: Path) -> Live:
     store = Store(root)
     _sweep(store)
     if (root / "campaign.json").exists():
-        _same(CampaignConfig.model_validate(store.read("campaign.json", dict)["config"]), config, root)
+        same(CampaignConfig.model_validate(store.read("campaign.json", dict)["config"]), config, root)
     elif (root / "study.json").exists() and set(store.read("study.json", dict)["campaigns"]) != {config.campaign.id}:  # else the set-up was cut off
         raise RunConflict(f"{root} holds a study; choose another --out")
     table = pools.check("pool", registry.build("pool", config.pool)())
-    if (root / "campaign.json").exists() and (what := difference(pools.read(root / "shared/pool.parquet"), table)):
-        raise RunConflict(f"the pool has changed since {root} was started: {what}; restore it, or start another campaign with another --out")
-    check_size(config, table.num_rows)
+    if (root / "campaign.json").exists():
+        table = unchanged(root, table)
+    start = table.slice(0, growth.start(growth.additions(root), table.num_rows))
+    check_size(config, start.num_rows)
     if config.test_set is not None:
         pools.require_disjoint(table, test_table(config), "test_set")
-    study = studies.set_up(config.study(table.num_rows), store, cells=[config.campaign])
+    study = studies.set_up(config.study(start.num_rows), store, cells=[config.campaign], pool=start)
     if not (root / "campaign.json").exists() or store.read("campaign.json", dict)["config"] != config.model_dump(mode="json"):
         store.write("campaign.json", {"config": config.model_dump(mode="json")})
     return _live(config, store, study)
+
+
+def unchanged(root: Path, table: pa.Table) -> pa.Table:
+    """The pool in the order of the run: what was added later comes last. RunConflict with the difference if it is another one."""
+    old = pools.read(growth.file(root, "pool"))
+    if growth.additions(root):
+        table = in_order(old, table)
+    if what := difference(old, table):
+        only_new = not difference(old, in_order(old, table).slice(0, old.num_rows))
+        advice = f"`outlay campaign add {root}` takes new prompts in; or restore it" if only_new else "restore it"
+        raise RunConflict(f"the pool has changed since {root} was started: {what}; {advice}, or start another campaign with another --out")
+    if growth.additions(root) and not pools.read(growth.file(root, "vault")).equals(pools.vault_of(table)):
+        raise RunConflict(f"the responses of the pool have changed since {root} was started; restore them or choose another --out")
+    return table
+
+
+def in_order(old: pa.Table, table: pa.Table) -> pa.Table:
+    """The rows of `table`: those of `old` first, in its order, then the others."""
+    place = {key: row for row, key in enumerate(old.column("id").to_pylist())}
+    rows = [place.get(key, len(place)) for key in table.column("id").to_pylist()]
+    return table.take(np.argsort(rows, kind="stable"))
 
 
 def _sweep(store: Store) -> None:
@@ -155,7 +187,8 @@ def _live(config: CampaignConfig, store: Store, study: dict[str, Any]) -> Live:
     return Live(config, bench, campaign_of(entry), tuple(entry["folders"]))
 
 
-def _same(old: CampaignConfig, new: CampaignConfig, root: Path) -> None:
+def same(old: CampaignConfig, new: CampaignConfig, root: Path) -> None:
+    """RunConflict names the first key in which another campaign differs."""
     for key in CampaignConfig.model_fields.keys() - FREE:
         if getattr(old, key) != getattr(new, key):
             raise RunConflict(f"{root} holds another campaign: {key} was {getattr(old, key)!r}, is {getattr(new, key)!r}; restore it, or choose another --out")

@@ -9,7 +9,7 @@ from statistics import median
 
 import numpy as np
 
-from .. import seeds
+from .. import growth, seeds
 from ..measure import agree, audit, forecast
 from ..measure.stats import Interval, accuracy_interval
 from ..oracles import handoff
@@ -135,14 +135,15 @@ def state_of(live: Live) -> State:
 def _stages(live: Live) -> Iterator[Stage]:
     if live.config.dev_items:
         yield _stage(live, 0, DEV)
-    left = len(live.bench.rows(live.campaign.seed))
+    share, closed = len(live.bench.rows(live.campaign.seed)), 0
     earlier: list[Floats] = []
     for number, folder in enumerate(live.folders, 1):
         if not (live.root / folder / "selection.json").exists():
             return
+        left = growth.reach(live.bench.grown(), share, number) - closed
         yield _round(live, number, folder, left, np.concatenate([np.empty(0), *earlier]))
         if (live.root / folder / "batch.json").exists():
-            left -= len(live.store.read(f"{folder}/batch.json", Batch).annotations)
+            closed += len(live.store.read(f"{folder}/batch.json", Batch).annotations)
         if (live.root / folder / "before.parquet").exists():
             earlier.append(_right(live.store.read(f"{folder}/before.parquet", Evaluation)))
 

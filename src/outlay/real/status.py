@@ -17,6 +17,7 @@ def lines(state: State, target: str) -> Iterator[str]:
     config, live = state.live.config, state.live
     yield f"campaign {config.name}: {config.strategy}, {count(config.rounds, 'round')}; run directory {live.root}"
     yield budget(state)
+    yield from additions(state)
     if state.base is not None:
         yield f"base model: dev accuracy {percent(accuracy_interval(state.base.columns['correct']))}"
     for stage in state.stages:
@@ -44,6 +45,15 @@ def budget(state: State) -> str:
     ) if number]  # fmt: skip
     of = f" ({', '.join(parts)})" if parts else ""
     return f"budget: {state.paid} of {config.budget} judgements paid{of}; ${state.usd:,.2f} of ${config.budget * config.prices.per_annotation:,.2f}"
+
+
+def additions(state: State) -> Iterator[str]:
+    """What was added to the pool, and what that means for the dev set."""
+    grown = state.live.bench.grown()
+    if grown:
+        later = ", ".join(f"{a.prompts} added at {a.at} (for round {a.round} and later ones)" for a in grown)
+        dev = "; the dev set is of the prompts of the start" if state.live.config.dev_items else ""
+        yield f"pool: {grown[0].before} prompts at the start, {later}{dev}; each random slice speaks of the pool as it was then"
 
 
 def _stage(stage: Stage, state: State) -> str:
