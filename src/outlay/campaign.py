@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import growth, pairing, proxy, registry, schedule, seeds, shards, subset
+from . import growth, pairing, proxy, purse, registry, schedule, seeds, shards, subset
 from .acquisition import Picked, SignalError, neighbourhood, select
 from .errors import DataError
 from .measure.words import word_numbers
@@ -95,7 +95,8 @@ class Desk:
 
     With annotators: this share of each batch is a random slice of what is left (`audit`); `before` scores the model on what was just
     bought, before it is trained on it; `drafts` writes the responses that annotators edit (none for the random slice: who sees the
-    model's answer tends to agree with it).
+    model's answer tends to agree with it). Where a budget is in minutes or money, `purse` says what a round may spend, and the campaign's sizes are
+    the weights of its shares.
 
     Where preferences are bought, `pairs(model, prompts, seed)` writes the two drafts that are compared."""
 
@@ -119,6 +120,7 @@ class Desk:
     keep_models: str = "last"
     proxy: proxy.Proxy | None = None
     audit: float = 0.0
+    purse: Callable[[int], purse.Purse] | None = None
     before: Callable[[Model, Sequence[Annotation], str], Evaluation] | None = None
     drafts: Callable[[Model, Sequence[Prompt]], Sequence[str]] | None = None
     pairs: Callable[[Model, Sequence[Prompt], int], Pairs] | None = None
@@ -140,11 +142,15 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
             known = {"words": word_numbers(pool.texts)} if "words" in card.needs else {}
         unlabeled = np.setdiff1d(np.arange(len(pool)), closed)
         labeled = pool.rows_of(a.prompt_id for a in bought)
+        money = desk.purse(number) if desk.purse else None
         wanted = size + owed
-        k = min(wanted, len(unlabeled))
+        k = min(wanted, len(unlabeled)) if money is None else purse.guess(money, unlabeled)
         drawn = seeds.seed(campaign.seed, "pairs", number) if desk.pairs else 0
-        if not k:
+        if not len(unlabeled):
             raise DataError(f"the pool is used up: all {len(pool)} prompts were bought or skipped before round {number}; enlarge the pool or lower the budget")
+        if not k:  # the money is spent
+            store.keep(f"{folder}/selection.json", Selection, partial(Selection, campaign.strategy, ()))
+            return
         offered = unlabeled
         if desk.scored_share < 1 and _live(desk, card, model):
             offered = subset.candidates(pool.ids, unlabeled, desk.scored_share, least=k, seed=campaign.seed, number=number)
@@ -158,19 +164,21 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         moving = signals.live & {"embedding"}
         view = View(signals, offered, labeled, groups, lottery, {name: desk.base_signals(moving).columns[name] for name in moving}, memory)
         stream = partial(seeds.generator, campaign.seed, "select", campaign.strategy, number)
-        rng = stream()
         draft = partial(_draft, desk, model, remake, campaign.strategy, folder, drawn)
         view, k, drafting = draft("pairs", view, k, stream)
         if not k:
             raise DataError(f"none of the {len(offered)} prompts on offer has two different drafts by this round's model; raise the scorer's samples or temperature, or lower the budget")
-        audit = _audit(desk, campaign.seed, unlabeled, k, number)
-        selection = store.keep(f"{folder}/selection.json", Selection, partial(_select, campaign.strategy, view, k, rng, desk, audit))
+        one = partial(_select, campaign.strategy, view, stream, desk, partial(_audit, desk, campaign.seed, unlabeled, number))
+        selection = store.keep(f"{folder}/selection.json", Selection, partial(purse.affordable, money, campaign.strategy, one, k, len(view.unlabeled), pool.rows_of))
+        if not selection.ids:
+            return
+        k = len(selection.ids)
         if len(offered) < len(unlabeled):
             store.keep(f"{folder}/agreement.json", dict, partial(_agreement, campaign.strategy, desk, card, replace(view, unlabeled=unlabeled), view, k, stream))
         if desk.proxy and card.needs - POOL_SIGNALS:
             store.keep(f"{folder}/proxy-agreement.json", dict, partial(_beside_target, campaign, desk, card, model, remake, view, k, folder, number, stream))
         ask = partial(_ask, desk, model, remake, folder, number)
-        batch = store.keep(f"{folder}/batch.json", Batch, partial(_buy, campaign, desk, view, selection, folder, number, ask, draft))
+        batch = store.keep(f"{folder}/batch.json", Batch, partial(_buy, campaign, desk, money, view, selection, folder, number, ask, draft))
         new = [a for a in batch.annotations if a.kind != "skip"]
         owed = wanted - len(new)  # places that were skipped twice, or had no two drafts, are filled from the next round's choice
         bought, closed = bought + new, np.concatenate([closed, pool.rows_of(a.prompt_id for a in batch.annotations)])
@@ -254,7 +262,7 @@ def _score(desk: Desk, model: Model, live: frozenset[str], everywhere: frozenset
     return Signals(columns, live, sum((part.cost for _, part in passes[1:]), passes[0][1].cost))
 
 
-def _audit(desk: Desk, seed: int, unlabeled: Indices, k: int, number: int) -> Indices:
+def _audit(desk: Desk, seed: int, unlabeled: Indices, number: int, k: int) -> Indices:
     """The random slice of a batch of k: at least one prompt where there is to be one, and never the whole batch."""
     if not desk.audit:
         return unlabeled[:0]
@@ -280,8 +288,9 @@ def _pick(strategy: str, view: View, k: int, rng: np.random.Generator, desk: Des
         raise DataError(f"prompt '{desk.pool.at([bad.row])[0].id}': {bad}") from None
 
 
-def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: Desk, audit: Indices) -> Selection:
-    picked = _pick(strategy, replace(view, unlabeled=np.setdiff1d(view.unlabeled, audit)), k - len(audit), rng, desk)
+def _select(strategy: str, view: View, stream: Callable[[], np.random.Generator], desk: Desk, slice_of: Callable[[int], Indices], k: int) -> Selection:
+    audit = slice_of(k)
+    picked = _pick(strategy, replace(view, unlabeled=np.setdiff1d(view.unlabeled, audit)), k - len(audit), stream(), desk)
     ids, rows = desk.pool.ids, np.concatenate([picked.rows, audit])
     found = neighbourhood(desk.embedding, rows, view.labeled)
     return Selection(
@@ -297,7 +306,7 @@ def _select(strategy: str, view: View, k: int, rng: np.random.Generator, desk: D
     )
 
 
-def _buy(campaign: Campaign, desk: Desk, view: View, selection: Selection, folder: str, number: int, ask: Callable[[Selection, str], Batch], draft: Callable) -> Batch:
+def _buy(campaign: Campaign, desk: Desk, money: purse.Purse | None, view: View, selection: Selection, folder: str, number: int, ask: Callable[[Selection, str], Batch], draft: Callable) -> Batch:
     """Ask; places that were skipped are asked again once, with what the strategy wants next."""
     first = ask(selection, "")
     closed = desk.pool.rows_of(selection.ids)
@@ -310,7 +319,13 @@ def _buy(campaign: Campaign, desk: Desk, view: View, selection: Selection, folde
     view, k, _ = draft("pairs-again", view, k, stream)
     if not k:
         return first
-    again = desk.store.keep(f"{folder}/selection-again.json", Selection, partial(_select, campaign.strategy, view, k, stream(), desk, closed[:0]))
+    if money is not None:
+        rest = money.share - money.spent(first.annotations)
+        money = replace(money, share=rest, limit=rest)
+    one = partial(_select, campaign.strategy, view, stream, desk, lambda _: closed[:0])
+    again = desk.store.keep(f"{folder}/selection-again.json", Selection, partial(purse.affordable, money, campaign.strategy, one, k, k, desk.pool.rows_of))
+    if not again.ids:
+        return first
     second = ask(again, "-again")
     return Batch(first.annotations + second.annotations, first.cost + second.cost)
 

@@ -32,7 +32,7 @@ def _where(target: Path, out: Path | None) -> tuple[CampaignConfig, Path]:
     if target.is_dir():
         if out is not None:
             raise ConfigError(f"{target} is a run directory already; leave out --out, or name the config")
-        return opened(target).config, target
+        return opened(target).asked, target
     config = load(target)
     return config, out or Path("runs") / config.name
 

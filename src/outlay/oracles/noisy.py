@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -24,6 +25,8 @@ class Noisy:
 
     errors: annotator -> share of wrong answers. skips: share of the prompts that everybody skips. per_item: how many of the annotators
     judge a prompt, drawn for each prompt anew. settle: the rule for their disagreement. The same seed errs on the same prompts.
+    seconds: what a judgement takes on average, with `per_100_characters` more for 100 characters of the prompt; single ones scatter around
+    it (lognormal, `spread` the standard deviation of the logarithm). 0: no time is taken.
     """
 
     vault: Path
@@ -33,6 +36,9 @@ class Noisy:
     per_item: int = 1
     settle: str = "majority"
     seed: int = 0
+    seconds: float = 0.0
+    per_100_characters: float = 0.0
+    spread: float = 0.5
 
     def __post_init__(self) -> None:
         check("noisy", self.settle, self.per_item)
@@ -45,12 +51,20 @@ class Noisy:
     def __call__(self, requests: Sequence[Request]) -> Batch:
         """One settled annotation a request; every judgement that is no skip is paid."""
         gold = {a.prompt_id: a.response for a in Replay(vault=self.vault, journal=self.journal)(requests).annotations}
-        judgements = {key: [self._judge(name, key, answer) for name in self._on_duty(key)] for key, answer in gold.items()}
+        length = {r.prompt.id: len(r.prompt.text) for r in requests}
+        judgements = {key: [self._timed(self._judge(name, key, answer), length[key]) for name in self._on_duty(key)] for key, answer in gold.items()}
         return settled(judgements, self.settle)
 
     def _on_duty(self, key: str) -> list[str]:
         names = sorted(self.errors)
         return [names[i] for i in seeds.generator(self.seed, "on duty", key).permutation(len(names))[: self.per_item]]
+
+    def _timed(self, a: Annotation, characters: int) -> Annotation:
+        mean = self.seconds + self.per_100_characters * characters / 100
+        if not mean:
+            return a
+        drawn = seeds.generator(self.seed, "seconds", a.annotator, a.prompt_id).standard_normal()
+        return replace(a, seconds=round(mean * math.exp(self.spread * drawn - self.spread**2 / 2), 3))
 
     def _judge(self, name: str, key: str, answer: str) -> Annotation:
         if seeds.generator(self.seed, "skip", key).random() < self.skips:

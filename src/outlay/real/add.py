@@ -23,9 +23,9 @@ def add(config: CampaignConfig, root: Path, *, dry_run: bool = False) -> str:
     ends the same. RunConflict if anything but new prompts is different, with the difference; ConfigError if no round is left to buy them."""
     with Store(root).lock(".lock"):
         live = setup.opened(root)
-        setup.same(live.config, config, root)
+        setup.same(live.asked, config, root)
         old = live.bench.pool().table
-        table = setup.in_order(old, pools.check("pool", registry.build("pool", config.pool)()))
+        table = setup.in_order(old, setup.pool_table(config))
         if what := setup.difference(old, table.slice(0, old.num_rows)):
             raise RunConflict(f"only new prompts can be added to the pool of {root}, and there {setup.difference(old, table) or what}; restore the others")
         new = table.slice(old.num_rows)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from .. import registry, schedule
 from ..campaign import Campaign
@@ -41,6 +41,37 @@ class Replay(Section):
     test_share: float = Field(0.3, gt=0, lt=1, description="share of the sample that is kept aside as the replay's test")
 
 
+class Sum(Section):
+    """A budget in the place of a number of judgements: what people's time or pay may come to, with that for the dev set."""
+
+    minutes: float | None = Field(None, gt=0)
+    usd: float | None = Field(None, gt=0)
+    reserve: float = Field(0.0, ge=0, lt=1, description="share of it that is kept back, for a last batch that costs more than predicted")
+
+    @model_validator(mode="after")
+    def _one(self) -> Sum:
+        if (self.minutes is None) == (self.usd is None):
+            raise ValueError("give minutes or usd, one of the two, or a number of judgements")
+        return self
+
+    @property
+    def unit(self) -> Literal["minutes", "usd"]:
+        return "usd" if self.minutes is None else "minutes"
+
+    @property
+    def amount(self) -> float:
+        return self.usd if self.minutes is None else self.minutes
+
+
+class Effort(Section):
+    """What a judgement is assumed to take until some are there to learn from. It then counts as five of them."""
+
+    seconds: float | None = Field(None, gt=0, description="of each; null: 8 hours / annotators.per_day where that is given, else 60")
+    per_100_characters: float = Field(0.0, ge=0, description="seconds more for 100 characters of the prompt")
+    per_100_tokens: float = Field(0.0, ge=0, description="seconds more for 100 tokens of the base model's response, where the strategy makes it write one")
+    per_hour: float | None = Field(None, gt=0, description="dollars that an hour of an annotator costs; null: each judgement costs prices.per_annotation")
+
+
 class CampaignConfig(Section):
     """A campaign with annotators: one strategy, one number of rounds, one budget of paid judgements.
 
@@ -62,7 +93,7 @@ class CampaignConfig(Section):
     schedule: str | tuple[int, ...] = "even"
     start: Literal["cold", "warm_all", "warm_new"] = "cold"
     seed: int = 0
-    budget: int = Field(ge=1, description="judgements that may be paid for, with those of the dev set and of the random slices")
+    budget: int | Sum = Field(description="judgements that may be paid for, with those of the dev set and of the random slices; or {minutes: 600}, or {usd: 450}")
     embedding: Literal["frozen", "live"] = "frozen"
     scored_share: float = Field(1.0, gt=0, le=1)
     shard: int = Field(512, ge=1)
@@ -76,8 +107,18 @@ class CampaignConfig(Section):
     oracle: Spec = "human"
     annotators: Annotators = Annotators()
     prices: Prices = Prices()
+    effort: Effort = Effort()
     sample: Spec | None = Field(None, description="labelled prompts like the pool's, on which `plan` replays")
     replay: Replay = Replay()
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _number_or_sum(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            return validate_as(Sum, value, "budget")
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"{value!r} is neither a number of judgements, at least 1, nor {{minutes: ...}} or {{usd: ...}}")
+        return value
 
     @model_validator(mode="after")
     def _fits(self) -> CampaignConfig:
@@ -88,13 +129,30 @@ class CampaignConfig(Section):
             raise ValueError(f"a preference does not say what is right, so it can be no item of a dev set or of a random slice: set {key} to 0 (it is {getattr(self, key):g}); a labelled dev set of your own may be named as dev_set")
         if self.judgements == "preferences" and self.drafts:
             raise ValueError("drafts: true shows one draft to edit, and preferences are asked with two to compare anyway: set drafts to false")
+        if self.drafts and registry.parse(self.scorer)[0] != "llm":
+            raise ValueError("drafts are responses of a language model: they need the scorer llm")
+        if isinstance(self.budget, Sum):
+            self._payable(self.budget)
+            return self
         if self.buys < self.rounds:
             raise ValueError(f"the budget of {self.budget} judgements leaves {self.buys} prompts for {self.rounds} rounds, with {self.annotators.per_item} a prompt and {self.dev_items} for the dev set; raise it or ask for fewer rounds")
         if self.audit_share and min(self.sizes) < 2:
             raise ValueError(f"a batch of one prompt has no room for a random slice (batches: {list(self.sizes)}); ask for fewer rounds or set audit_share to 0")
-        if self.drafts and registry.parse(self.scorer)[0] != "llm":
-            raise ValueError("drafts are responses of a language model: they need the scorer llm")
         return self
+
+    def _payable(self, total: Sum) -> None:
+        if not isinstance(self.schedule, str):
+            raise ValueError(f"the schedule {list(self.schedule)} counts prompts, and the budget is in {total.unit}; name a schedule (even, geometric, front_loaded)")
+        if registry.parse(self.oracle)[0] == "mixed":
+            raise ValueError(f"the oracle mixed counts its probes in judgements, and the budget is in {total.unit}; give a number of judgements")
+        if self.judgements == "preferences":
+            raise ValueError(f"preferences are bought by their number, and the budget is in {total.unit}; give a number of judgements")
+        if total.unit == "usd" and self.effort.per_hour is None and not self.prices.per_annotation:
+            raise ValueError("a budget in usd needs a price: prices.per_annotation above 0, or effort.per_hour")
+
+    def counted(self, judgements: int) -> CampaignConfig:
+        """The same with a number of judgements as its budget: what an amount is assumed to pay. ConfigError if that is too little."""
+        return validate_as(CampaignConfig, {**self.model_dump(mode="json"), "budget": judgements}, f"{judgements} judgements are what the budget is assumed to pay")
 
     @property
     def items(self) -> int:

@@ -75,7 +75,7 @@ def _desk(live: Live) -> Desk:
 
         return engine.write(model, prompts, runtime_of(bench.config), max_new_tokens=bench.scorer().max_new_tokens)
 
-    return replace(desk, oracle=ask, evaluators=tests, audit=config.audit_share, before=before if config.audit_share else None, drafts=drafts if config.drafts else None)
+    return replace(desk, oracle=ask, evaluators=tests, audit=config.audit_share, purse=live.ledger and live.ledger.purse, before=before if config.audit_share else None, drafts=drafts if config.drafts else None)
 
 
 def _dev(live: Live, oracle: Oracle) -> AwaitingAnnotations | None:

@@ -17,8 +17,8 @@ from ..measure.forecast import POINTS
 from ..measure.stats import Interval, paired_difference
 from ..store import Store, fingerprint, write_atomic
 from ..study import run_study
-from . import setup
-from .config import CampaignConfig
+from . import money, setup
+from .config import CampaignConfig, Sum
 from .status import count
 
 SMALL = 25  # prompts of a batch, below which a round is hardly worth its wait
@@ -37,10 +37,13 @@ class Cell:
 
 def lines(config: CampaignConfig, root: Path, *, quiet: bool = False) -> Iterator[str]:
     """The plan in sentences, one a line. Runs (or resumes) the replay in RUN/replay where the config names a sample."""
+    asked, table = config, setup.pool_table(config)
+    config = setup.counted(asked, table)
     setup.check(config)
-    table = pools.check("pool", registry.build("pool", config.pool)())
     setup.check_size(config, table.num_rows)
     yield from cost(config, table.num_rows)
+    if isinstance(asked.budget, Sum):
+        yield money.words(config, asked.budget, pools.pool_of("pool", table))
     if config.sample is None:
         yield from reasons(config)
         return

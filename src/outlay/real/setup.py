@@ -17,9 +17,10 @@ from ..campaign import Campaign, campaign_of
 from ..config import StudyConfig, validate_as
 from ..errors import ConfigError, RunConflict
 from ..store import Store, write_atomic
-from ..types import Annotation, Evaluation, Model, Prompt
+from ..types import Annotation, Evaluation, Model, Prompt, Selection
 from ..workbench import Workbench, part
-from .config import CampaignConfig
+from . import money
+from .config import CampaignConfig, Sum
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +34,8 @@ DEV_TABLE = "shared/tests/dev.parquet"
 class Live:
     """A campaign that is under way: its config, its parts, and where its rounds lie."""
 
-    config: CampaignConfig
+    config: CampaignConfig  # with a number of judgements as its budget
+    asked: CampaignConfig  # as it was written
     bench: Workbench
     campaign: Campaign
     folders: tuple[str, ...]
@@ -45,6 +47,24 @@ class Live:
     @property
     def root(self) -> Path:
         return self.store.root
+
+    @property
+    def ledger(self) -> money.Ledger | None:
+        """The money, where the budget is in minutes or dollars."""
+        return money.Ledger(self, self.asked.budget) if isinstance(self.asked.budget, Sum) else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last round is trained, or the money was spent before it."""
+        done = self.trained()
+        if done == len(self.folders):
+            return True
+        path = f"{self.folders[done]}/selection.json"
+        return (self.root / path).exists() and not self.store.read(path, Selection).ids
+
+    def batch_path(self, number: int) -> str:
+        """Where the annotations of a round lie once they are taken; 0: of the dev set."""
+        return f"{self.folders[number - 1]}/batch.json" if number else DEV
 
     @property
     def asks_people(self) -> bool:
@@ -116,26 +136,44 @@ def check_size(config: CampaignConfig, prompts: int) -> None:
         raise ConfigError(f"the pool has {prompts} prompts, too few for {config.buys + config.dev_items} bought ones and {spares} spares; lower the budget or enlarge the pool")
 
 
-def set_up(config: CampaignConfig, root: Path) -> Live:
+def pool_table(config: CampaignConfig) -> pa.Table:
+    """The pool as it is now, checked."""
+    return pools.check("pool", registry.build("pool", config.pool)())
+
+
+def counted(config: CampaignConfig, table: pa.Table) -> CampaignConfig:
+    """The config with a number of judgements as its budget: as it says, or what its minutes or dollars are assumed to pay over this pool."""
+    if not isinstance(config.budget, Sum):
+        return config
+    return config.counted(money.judgements(config, config.budget, pools.pool_of("pool", table)))
+
+
+def set_up(asked: CampaignConfig, root: Path) -> Live:
     """Write the run directory, or check that it holds this campaign over this pool. For the holder of the run's lock."""
-    check(config)
-    store = Store(root)
+    store, config, table = Store(root), asked, None
     _sweep(store)
-    if (root / "campaign.json").exists():
-        same(CampaignConfig.model_validate(store.read("campaign.json", dict)["config"]), config, root)
-    elif (root / "study.json").exists() and set(store.read("study.json", dict)["campaigns"]) != {config.campaign.id}:  # else the set-up was cut off
+    raw = store.read("campaign.json", dict) if (root / "campaign.json").exists() else None
+    if raw:
+        same(CampaignConfig.model_validate(raw["config"]), asked, root)
+    if isinstance(asked.budget, Sum):  # how many judgements that is depends on the prompts of the start
+        table = pool_table(asked)
+        config = asked.counted(raw["judgements"]) if raw else counted(asked, table)
+    check(config)
+    if not raw and (root / "study.json").exists() and set(store.read("study.json", dict)["campaigns"]) != {config.campaign.id}:  # else the set-up was cut off
         raise RunConflict(f"{root} holds a study; choose another --out")
-    table = pools.check("pool", registry.build("pool", config.pool)())
-    if (root / "campaign.json").exists():
+    if table is None:
+        table = pool_table(config)
+    if raw:
         table = unchanged(root, table)
     start = table.slice(0, growth.start(growth.additions(root), table.num_rows))
     check_size(config, start.num_rows)
     if config.test_set is not None:
         pools.require_disjoint(table, test_table(config), "test_set")
     study = studies.set_up(config.study(start.num_rows), store, cells=[config.campaign], pool=start)
-    if not (root / "campaign.json").exists() or store.read("campaign.json", dict)["config"] != config.model_dump(mode="json"):
-        store.write("campaign.json", {"config": config.model_dump(mode="json")})
-    return _live(config, store, study)
+    record = {"config": asked.model_dump(mode="json")} | ({"judgements": config.budget} if isinstance(asked.budget, Sum) else {})
+    if raw != record:
+        store.write("campaign.json", record)
+    return _live(config, asked, store, study)
 
 
 def unchanged(root: Path, table: pa.Table) -> pa.Table:
@@ -172,8 +210,9 @@ def opened(root: Path) -> Live:
     store = Store(root)
     if not (root / "campaign.json").exists():
         raise ConfigError(f"{root} holds no campaign yet (no campaign.json in it); run `outlay campaign next` first")
-    config = validate_as(CampaignConfig, store.read("campaign.json", dict)["config"], str(root / "campaign.json"))
-    return _live(config, store, store.read("study.json", dict))
+    raw = store.read("campaign.json", dict)
+    asked = validate_as(CampaignConfig, raw["config"], str(root / "campaign.json"))
+    return _live(asked.counted(raw["judgements"]) if "judgements" in raw else asked, asked, store, store.read("study.json", dict))
 
 
 def test_table(config: CampaignConfig) -> pa.Table:
@@ -181,10 +220,10 @@ def test_table(config: CampaignConfig) -> pa.Table:
     return pools.check("test_set", registry.build("pool", config.test_set)())
 
 
-def _live(config: CampaignConfig, store: Store, study: dict[str, Any]) -> Live:
+def _live(config: CampaignConfig, asked: CampaignConfig, store: Store, study: dict[str, Any]) -> Live:
     entry = study["campaigns"][config.campaign.id]
     bench = Workbench(store, study, StudyConfig.model_validate(study["config"]))
-    return Live(config, bench, campaign_of(entry), tuple(entry["folders"]))
+    return Live(config, asked, bench, campaign_of(entry), tuple(entry["folders"]))
 
 
 def same(old: CampaignConfig, new: CampaignConfig, root: Path) -> None:

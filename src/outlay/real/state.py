@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import median
 
 import numpy as np
 
 from .. import growth, seeds
-from ..measure import agree, audit, forecast
+from ..measure import agree, audit, effort, forecast
 from ..measure.stats import Interval, accuracy_interval
 from ..oracles import handoff
 from ..oracles.mixed import answered, probes
@@ -49,7 +50,7 @@ class Stage:
         return accuracy_interval(self.dev.columns["correct"]) if self.dev else None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """Every stage that was begun, the dev set first where one is bought; accuracy of the base on the dev set, where it is known."""
 
@@ -78,8 +79,17 @@ class State:
 
     @property
     def finished(self) -> bool:
-        """Whether the last round's model is there."""
-        return self.live.trained() == self.live.config.rounds
+        """Whether the last round's model is there, or the money was spent before."""
+        return self.live.ended
+
+    @cached_property
+    def fit(self) -> effort.Fit:
+        """What judgements cost, from all answers so far; for budgets in minutes or dollars."""
+        return self.live.ledger.fit(1 + max((stage.number for stage in self.stages), default=0))
+
+    def asked(self, stage: Stage) -> list[str]:
+        """Ids of the prompts that a stage handed over."""
+        return [line["id"] for line in handoff.requests(handoff.folder(self.live.root, stage.number))]
 
     @property
     def running_audit(self) -> Interval | None:
@@ -138,7 +148,7 @@ def _stages(live: Live) -> Iterator[Stage]:
     share, closed = len(live.bench.rows(live.campaign.seed)), 0
     earlier: list[Floats] = []
     for number, folder in enumerate(live.folders, 1):
-        if not (live.root / folder / "selection.json").exists():
+        if not (live.root / folder / "selection.json").exists() or not live.store.read(f"{folder}/selection.json", Selection).ids:
             return
         left = growth.reach(live.bench.grown(), share, number) - closed
         yield _round(live, number, folder, left, np.concatenate([np.empty(0), *earlier]))

@@ -9,6 +9,7 @@ from statistics import fmean
 from ..measure.forecast import POINTS
 from ..measure.stats import Interval, accuracy_interval
 from ..store import Store
+from . import money
 from .state import AHEAD, Stage, State
 
 
@@ -44,7 +45,20 @@ def budget(state: State) -> str:
         ("chosen", sum(s.paid for s in taken if s.number) - k * sum(s.sliced for s in taken)), ("not trained on yet", sum(s.paid for s in state.stages if not s.taken)),
     ) if number]  # fmt: skip
     of = f" ({', '.join(parts)})" if parts else ""
+    if (ledger := state.live.ledger) is not None:
+        unit, whole = ledger.total.unit, ledger.total.amount
+        spent = sum(ledger.spent(stage.number, state.fit) for stage in state.stages)
+        line = f"budget: {money.amount(spent, unit)} of {money.amount(whole, unit)} spent, for {count(state.paid, 'judgement')}{of}"
+        left = whole * (1 - ledger.total.reserve) - spent
+        if state.finished or left <= 0:
+            return line
+        return f"{line}; what is left pays about {prompts(ledger.prompts(state.fit, left))} prompts of the pool (learned from {count(state.fit.answers, 'answer')})"
     return f"budget: {state.paid} of {config.budget} judgements paid{of}; ${state.usd:,.2f} of ${config.budget * config.prices.per_annotation:,.2f}"
+
+
+def prompts(found: Interval) -> str:
+    """A predicted number of prompts with its interval."""
+    return f"{found.mean:.0f} [{found.low:.0f}, {found.high:.0f}]"
 
 
 def additions(state: State) -> Iterator[str]:
@@ -63,6 +77,8 @@ def _stage(stage: Stage, state: State) -> str:
         if not stage.waiting:
             return f"{name}: all of {done} are back"
         pace = state.pace
+        if (ledger := state.live.ledger) is not None:
+            done += f"; all of them predicted to cost {money.about(ledger.batch(state.fit, state.asked(stage)), ledger.total.unit)}"
         work = f"; at {pace:.0f} s each, {stage.waiting * pace / 60:.0f} minutes of work" if pace else ""
         who = ", ".join(f"{person} {number}" for person, number in state.by_annotator.most_common())
         return f"{name}: waits for {stage.waiting} of {done}{work}{f' (so far in all: {who})' if who else ''}"
@@ -120,6 +136,8 @@ def advice(state: State, target: str) -> str:
         return f"{count(left, 'judgement')} to give: `outlay annotate {target}`, or `outlay campaign import {target} FILES`; then `outlay campaign next {target}`"
     if not state.finished:
         return f"`outlay campaign next {target}`" + (f"; or stop here with `outlay campaign finish {target}`" if live.trained() else "")
+    if not live.trained():
+        return "nothing: the budget was spent before a round was trained; start another campaign, with a larger budget or a smaller dev_share"
     return f"nothing, it is finished: {final}" if final.exists() else f"`outlay campaign finish {target}`"
 
 
