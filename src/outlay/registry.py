@@ -14,7 +14,7 @@ import importlib.metadata
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 from .errors import ConfigError, near
 from .types import PROMPT_SIGNALS
@@ -171,7 +171,7 @@ def build(kind: str, spec: str | Mapping[str, Any], **extra: Any) -> Any:
     for key, default in entry.options.items():
         if (default is dataclasses.MISSING or default is inspect.Parameter.empty) and key not in options:
             raise ConfigError(f"{kind} '{name}' needs the option '{key}'")
-    hints = inspect.get_annotations(entry.part, eval_str=True) if options else {}
+    hints = get_type_hints(entry.part, include_extras=True) if options else {}
     for key, value in options.items():
         try:
             options[key] = TypeAdapter(hints.get(key, Any)).validate_python(value)

@@ -15,19 +15,19 @@ from ..measure import flops
 from ..registry import register
 from ..types import Annotation, Cost, Model, Prompt
 from . import trl_common
-from .fit import Course, Decay
+from .fit import Course
 from .folders import new_folder
 from .lesson import preferences
 from .load import arch, load, tokenizer_of
 from .losses import response_nll
+from .recipe import Recipe
 from .render import Rendered, lengths
-from .runtime import Runtime
-from .trainer import check_options, check_start, epoch_flops, network_of
+from .trainer import check_start, epoch_flops, network_of
 
 
 @register("trainer", "dpo")
 @dataclass(frozen=True, kw_only=True)
-class DPO:
+class DPO(Recipe):
     """Direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290) of LoRA adapters with TRL's DPOTrainer (pip install 'outlay[trl]').
 
     The reference is the untouched base of the model, also where training goes on from a round's adapters. It reads each draft once for all
@@ -40,25 +40,12 @@ class DPO:
     judgements: ClassVar[tuple[str, ...]] = ("preferences",)
     method: ClassVar[str] = "lora"
 
-    runtime: Runtime = field(default_factory=Runtime)
-    epochs: int = 3
-    beta: float = 0.1
     learning_rate: float = 5e-4
-    minibatch: int = 8
-    accumulation: int = 1
-    decay: Decay = "linear"
-    warmup_share: float = 0.1
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    lora_r: int = 16
-    lora_alpha: float = 32
-    lora_targets: str | tuple[str, ...] = "all-linear"
-    max_tokens: int = 2048
-    gradient_checkpointing: bool = False
+    beta: float = 0.1
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_options("dpo", self)
+        self.check("dpo")
         if not self.beta > 0:
             raise ConfigError(f"trainer 'dpo', option 'beta' = {self.beta}: it must be positive")
         trl_common.check_arguments("dpo", self, {"beta", "precompute_ref_log_probs", "truncation_mode"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,12 +16,12 @@ from ..measure import flops
 from ..registry import register
 from ..store import hash_folder
 from ..types import Annotation, Cost, Model, Prompt
-from .fit import Checkpoint, Course, Decay, Padded, Plan, Reader, fit, key_of
+from .fit import Checkpoint, Course, Padded, Plan, Reader, fit, key_of
 from .folders import new_folder
 from .lesson import answers, examples, held_out
 from .load import Loaded, adapted, arch, load, no_progress_bar, quiet_peft, weights_folder
+from .recipe import Recipe
 from .render import Rendered, lengths
-from .runtime import Runtime
 
 if TYPE_CHECKING:
     import torch
@@ -29,50 +29,30 @@ if TYPE_CHECKING:
 
 @register("trainer", "sft")
 @dataclass(frozen=True, kw_only=True)
-class SFT:
+class SFT(Recipe):
     """Fine-tune on responses: AdamW, linear warm-up, then a decay to 0; the schedule starts anew in each call.
 
     The loss is the mean over the response tokens (end token included) of an update's examples; prompts get none. Dropout is off.
     Examples go into one order by prompt id before they are shuffled by the seed, so the same set gives the same weights.
 
-    runtime: see Runtime. method: "lora" trains adapters, "full" all weights (kept in float32, computed in runtime.dtype). epochs:
-    passes over the examples. learning_rate: the peak; 1e-3 suits adapters, 1e-5 to 1e-4 all weights. minibatch: examples per forward
-    pass. accumulation: minibatches per update; 1 x 8 and 8 x 1 are the same training up to rounding. decay: of the learning rate
-    after the warm-up. warmup_share: of all updates. weight_decay: of AdamW. clip: greatest norm of the gradient. lora_r, lora_alpha:
-    rank and scale of adapters. lora_targets: names of linear layers, or "all-linear". max_tokens: an example with more is refused,
-    never cut off.
+    method: "lora" trains adapters, "full" all weights (kept in float32, computed in runtime.dtype). The other options: see Recipe.
 
     packed: examples end to end instead of padded, by our own forward and backward pass: faster and the same up to rounding, for
     adapters of Llama-type models in float32. bucket: of so many minibatches, examples of like length go together (1: none; pays
-    where minibatches are padded). gradient_checkpointing: keep the activations between layers only and compute the rest twice: less
-    memory, about a third slower. dev_share: share of the prompts whose annotations are kept out of training, to stop early by their
+    where minibatches are padded). dev_share: share of the prompts whose annotations are kept out of training, to stop early by their
     loss and keep the weights of the best epoch; they are part of the budget. patience: epochs without a better loss before it stops.
     checkpoint_minutes: between two files from which a killed training goes on, to the same weights.
     """
 
-    runtime: Runtime = field(default_factory=Runtime)
     method: Literal["lora", "full"] = "lora"
-    epochs: int = 3
-    learning_rate: float = 1e-3
-    minibatch: int = 8
-    accumulation: int = 1
-    decay: Decay = "linear"
-    warmup_share: float = 0.1
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    lora_r: int = 16
-    lora_alpha: float = 32
-    lora_targets: str | tuple[str, ...] = "all-linear"
-    max_tokens: int = 2048
     packed: bool = False
     bucket: int = 1
-    gradient_checkpointing: bool = False
     dev_share: float = 0.0
     patience: int = 1
     checkpoint_minutes: float = 10.0
 
     def __post_init__(self) -> None:
-        check_options("sft", self)
+        self.check("sft")
         for name in ("bucket", "patience"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer 'sft', option '{name}' = {getattr(self, name)}: it must be at least 1")
@@ -140,15 +120,6 @@ class SFT:
         if dev:
             spent += epochs * flops.forward(loaded.arch, [len(e.ids) for e in dev], answers(dev))
         return Cost(seconds=course.seconds, flops=spent, trained_tokens=epochs * sum(whole))
-
-
-def check_options(trainer: str, part) -> None:
-    """The options that all trainers have. Raises ConfigError naming the one that is wrong."""
-    for name in ("epochs", "minibatch", "accumulation", "lora_r", "max_tokens", "learning_rate", "clip", "lora_alpha"):
-        if getattr(part, name) <= 0:
-            raise ConfigError(f"trainer '{trainer}', option '{name}' = {getattr(part, name)}: it must be positive")
-    if not 0 <= part.warmup_share <= 1:
-        raise ConfigError(f"trainer '{trainer}', option 'warmup_share' = {part.warmup_share}: it is a share, from 0 to 1")
 
 
 def check_start(start: Model, method: str) -> None:

@@ -16,18 +16,18 @@ from ..errors import ConfigError, OutlayError
 from ..registry import register
 from ..types import Annotation, Cost, Model, Prompt
 from . import trl_common
-from .fit import Course, Decay
+from .fit import Course
 from .folders import new_folder
 from .lesson import examples
 from .load import hub_errors, load, quiet_peft, resolve, tokenizer_of
+from .recipe import Recipe
 from .render import Rendered
-from .runtime import Runtime
-from .trainer import adapters_on, check_options, check_start, epoch_flops, network_of
+from .trainer import adapters_on, check_start, epoch_flops, network_of
 
 
 @register("trainer", "trl")
 @dataclass(frozen=True, kw_only=True)
-class TRL:
+class TRL(Recipe):
     """Fine-tune on responses with TRL's SFTTrainer (pip install 'outlay[trl]'); the same order of data, learning rates and loss as trainer sft.
 
     The options that sft has, too, mean the same here. With several processes `minibatch` is that of each. A killed training begins anew.
@@ -38,28 +38,14 @@ class TRL:
     handed to TRL's SFTConfig as they are.
     """
 
-    runtime: Runtime = field(default_factory=Runtime)
     method: Literal["lora", "full"] = "lora"
-    epochs: int = 3
-    learning_rate: float = 1e-3
-    minibatch: int = 8
-    accumulation: int = 1
-    decay: Decay = "linear"
-    warmup_share: float = 0.1
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    lora_r: int = 16
-    lora_alpha: float = 32
-    lora_targets: str | tuple[str, ...] = "all-linear"
-    max_tokens: int = 2048
-    gradient_checkpointing: bool = False
     packing: bool = False
     quantize: Literal["none", "nf4"] = "none"
     accelerate_config: str | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_options("trl", self)
+        self.check("trl")
         trl_common.check_arguments("trl", self, {"packing", "completion_only_loss"})
         if self.quantize != "none" and self.method == "full":
             raise ConfigError(f"trainer 'trl', option 'quantize' = '{self.quantize}' freezes the weights; use method: lora")
