@@ -48,7 +48,7 @@ class Live:
     def root(self) -> Path:
         return self.store.root
 
-    @property
+    @cached_property
     def ledger(self) -> money.Ledger | None:
         """The money, where the budget is in minutes or dollars."""
         return money.Ledger(self, self.asked.budget) if isinstance(self.asked.budget, Sum) else None

@@ -251,7 +251,7 @@ def _advice(choice: value.Choice, cells: list, scores: Floats, bench: str, count
         advice = "one round is enough"
     else:
         advice = f"{best['strategy']} in {best['rounds']} rounds"
-    names = [f"{keys['strategy']} m={keys['rounds']}" + (f" {keys['start']}" if keys["start"] not in (tables.ANY, "cold") else "") for keys, _ in cells]
+    names = list(tables.arm_names(pd.DataFrame([keys for keys, _ in cells])))
     chance = next((i for i, (keys, _) in enumerate(cells) if keys["strategy"] == "random" and keys["rounds"] == 1 and keys["budget"] == best["budget"]), None)
     over = dict(zip(("over_random", "over_random_low", "over_random_high"), (math.nan,) * 3 if chance is None or count == 1 else choice.over(chance), strict=True))
     facts = {"probability": choice.probability, "margin": choice.margin, "more_seeds": more, "contenders": "; ".join(names[i] for i in choice.contenders())}
