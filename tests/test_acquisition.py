@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -100,6 +101,20 @@ def test_nan_on_a_labeled_row_is_fine_for_a_ranking_but_not_for_coverage():
     assert 4 not in select("mean_entropy", make_view({"mean_entropy": values}, labeled=[4]), 29, rng()).rows
     with pytest.raises(SignalError, match="row 4"):
         select("facility_location", make_view({"embedding": embedding}, labeled=[4]), 2, rng())
+
+
+@pytest.mark.parametrize("strategy", ["facility_location", "k_center", "k_means"])
+def test_rows_that_the_model_did_not_read_are_no_part_of_the_pool_for_coverage(strategy):
+    whole = make_view({"embedding": np.random.default_rng(1).normal(size=(N, 4)).astype(np.float32)}, labeled=[3])
+    whole = replace(whole, signals=replace(whole.signals, live=frozenset({"embedding"})))
+    kept = np.setdiff1d(np.arange(len(whole.lottery)), [0, 5, 7])
+    points = whole.signals.columns["embedding"].copy()
+    points[[0, 5, 7]] = np.nan
+    part = replace(whole, signals=replace(whole.signals, columns=whole.signals.columns | {"embedding": points}), unlabeled=np.setdiff1d(kept, [3]))
+    alone = select(strategy, replace(whole, unlabeled=part.unlabeled).within(kept), 4, np.random.default_rng(0))
+    assert select(strategy, part, 4, np.random.default_rng(0)).rows.tolist() == kept[alone.rows].tolist()
+    with pytest.raises(SignalError, match="in row 5"):
+        select(strategy, replace(part, unlabeled=np.append(part.unlabeled, 5)), 4, np.random.default_rng(0))
 
 
 def test_nan_in_a_signal_that_the_strategy_does_not_read_is_fine():

@@ -336,7 +336,6 @@ def test_a_second_process_on_a_run_directory_is_refused_with_the_pid(copied, who
         ({"schedules": [[4, 4]], "rounds": [1, 3]}, "no cell in the grid"),
         ({"schedules": [[4, 5]], "rounds": [2]}, "must have 2 positive batch sizes that sum to 8"),
         ({"evaluators": {"held_out": {"use": "toy"}}}, "evaluator 'held_out' needs the key 'source'"),
-        ({"strategies": ["k_center"], "rounds": [2], "embedding": "live", "scored_share": 0.5}, "only that share has one in a round; set embedding: frozen"),
     ],
 )
 def test_a_study_that_cannot_be_run_is_refused_before_anything_is_written(toy_study, tmp_path, change, says):

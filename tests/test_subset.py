@@ -82,3 +82,13 @@ def test_agreement_is_a_table_of_the_run(run):
 @pytest.mark.slow
 def test_the_report_shows_the_agreement(run):
     assert "What a subset costs" in write_report(run).read_text()
+
+
+@pytest.mark.parametrize("strategy", ["facility_location", "k_center", "k_means"])
+def test_with_live_embeddings_coverage_is_of_what_was_scored_and_bought(toy_study, tmp_path, strategy):
+    run = run_study(toy_study(strategies=[strategy], rounds=[2], scored_share=0.5, embedding="live", reference_curve=False), tmp_path / "run", quiet=True)
+    entry = next(e for e in Store(run).read("study.json", dict)["campaigns"].values() if e["rounds"] == 2)
+    first, second = (Store(run).read(f"{folder}/selection.json", Selection).ids for folder in entry["folders"])
+    scored = np.isfinite(Store(run).read(f"{entry['folders'][1]}/signals.parquet", Signals).columns["embedding"]).all(axis=1)
+    assert scored.sum() == 4 + -(-86 // 2)  # the four that were bought, and half of the others
+    assert set(first).isdisjoint(second) and {sorted_ids(run).index(name) for name in second} <= set(np.flatnonzero(scored))

@@ -56,10 +56,7 @@ def agreement(strategy: str, view: View, target: Signals, embedding: Floats, row
     kept = np.sort(np.concatenate([rows, view.labeled]))
 
     def part(columns: Mapping[str, np.ndarray], base: Mapping[str, Floats]) -> View:
-        """The pool as if it had these prompts alone."""
-        at = {name: np.asarray(values[kept]) for name, values in columns.items()}
-        found = replace(view, signals=Signals(at, view.signals.live), unlabeled=np.searchsorted(kept, rows), labeled=np.searchsorted(kept, view.labeled))
-        return replace(found, groups=view.groups[kept], lottery=view.lottery[kept], base={name: values[kept] for name, values in base.items()}, memory={})
+        return replace(view, signals=Signals(columns, view.signals.live), unlabeled=rows, base=base).within(kept)
 
     views = part(view.signals.columns, view.base), part(target.columns, dict.fromkeys(view.base, embedding))
     try:

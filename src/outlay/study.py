@@ -98,8 +98,6 @@ def check_parts(config: StudyConfig) -> None:
     scorer = part(config, "scorer", config.scorer)
     _check_judgements(config, scorer)
     for strategy in config.strategies:
-        if config.scored_share < 1 and config.embedding == "live" and max(config.rounds) > 1 and "embedding" in registry.card("strategy", registry.parse(strategy)[0]).of_labeled:
-            raise ConfigError(f"strategy '{strategy}' compares every prompt's embedding, and with embedding: live and scored_share: {config.scored_share:g} only that share has one in a round; set embedding: frozen, or scored_share: 1")
         missing = registry.card("strategy", registry.parse(strategy)[0]).needs - POOL_SIGNALS - set(scorer.provides)
         if missing:
             raise ConfigError(f"strategy '{strategy}' needs the signals {sorted(missing)}, which the scorer does not give (it gives {', '.join(sorted(scorer.provides))}); choose another strategy, or a scorer that gives them")

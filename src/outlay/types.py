@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
@@ -146,6 +146,20 @@ class View:
     def score(self, name: str) -> Floats:
         """The signal of the unlabeled rows, aligned with `unlabeled`. (m,) or (m, d)."""
         return self.signals.columns[name][self.unlabeled]
+
+    def within(self, rows: Indices) -> View:
+        """As if the pool had these rows alone: sorted, with all unlabeled and labeled ones among them. Row numbers count within them."""
+        columns = {name: np.asarray(values[rows]) for name, values in self.signals.columns.items()}
+        return replace(
+            self,
+            signals=replace(self.signals, columns=columns),
+            unlabeled=np.searchsorted(rows, self.unlabeled),
+            labeled=np.searchsorted(rows, self.labeled),
+            groups=self.groups[rows],
+            lottery=self.lottery[rows],
+            base={name: values[rows] for name, values in self.base.items()},
+            memory={},
+        )
 
 
 @dataclass(frozen=True, slots=True)

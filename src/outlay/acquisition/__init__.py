@@ -28,7 +28,7 @@ class SignalError(DataError):
 
     def __init__(self, signal: str, row: int, value: float):
         super().__init__(f"signal '{signal}' is {value} in row {row}: score this prompt again or take it out of the pool")
-        self.signal, self.row = signal, row
+        self.signal, self.row, self.value = signal, row, value
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,9 @@ class Picked:
 def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Generator) -> Picked:
     """Buy k unlabeled rows with the strategy of this spec, which sees its declared signals only.
 
+    Rows that are neither unlabeled nor labeled, and were not measured by the current model (a share of the pool was scored), are no part of the
+    pool for a strategy that compares all rows.
+
     Raises SignalError for NaN or infinity in a declared signal (of unlabeled rows, and of those it reads of labeled rows too, all).
     """
     name, _ = registry.parse(spec)
@@ -53,6 +56,13 @@ def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Gen
     card = registry.card("strategy", name)
     if not 1 <= k <= len(view.unlabeled):
         raise DataError(f"cannot buy {k} prompts: {len(view.unlabeled)} are unlabeled; choose a budget between 1 and the size of the pool")
+    kept = _measured(view, card)
+    if len(kept) < len(view.lottery):
+        try:
+            picked = select(spec, view.within(kept), k, rng)
+        except SignalError as bad:
+            raise SignalError(bad.signal, int(kept[bad.row]), bad.value) from None
+        return replace(picked, rows=kept[picked.rows])
     seen = _declared(view, card)
     rows = _checked(part(seen, k, rng), seen, k, name)
     return Picked(rows, scores_of(card, seen, rows, options), *seen.memory.pop("reached", (None, None)))
@@ -102,6 +112,16 @@ def neighbourhood(embedding: Floats, picks: Indices, labeled: Indices) -> Neighb
         head = order[low : min(high, low + 4)]
         examples.append(head[head != pick][:3])
     return Neighbourhood(nearest, similarity, np.diff(cuts), tuple(examples))
+
+
+def _measured(view: View, card: registry.Card) -> Indices:
+    """The rows that a strategy's choice is about: all, but those that it cannot pick and of which a live signal that it compares is NaN."""
+    known = np.ones(len(view.lottery), dtype=bool)
+    for name in card.of_labeled & view.signals.live & view.signals.columns.keys():
+        column = view.signals.columns[name]
+        known &= ~np.isnan(column.reshape(len(column), -1)).any(axis=1)
+    known[view.unlabeled] = known[view.labeled] = True
+    return np.flatnonzero(known)
 
 
 def _declared(view: View, card: registry.Card) -> View:
