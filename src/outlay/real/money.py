@@ -205,11 +205,14 @@ def paid(fit: effort.Fit, lengths: Floats, assumed: Floats, amount: float) -> In
 
 
 def amount(value: float, unit: str) -> str:
-    """"412 minutes, $412.00"""
-    return f"${value:,.2f}" if unit == "usd" else f"{value:,.0f} minutes"
+    """"412 minutes", "0.33 minutes", "$412.00"."""
+    return f"${_number(value, unit)}" if unit == "usd" else f"{_number(value, unit)} minutes"
 
 
 def about(found: Interval, unit: str) -> str:
     """"44 minutes [30, 62]"."""
-    inside = f"{found.low:,.2f}, {found.high:,.2f}" if unit == "usd" else f"{found.low:,.0f}, {found.high:,.0f}"
-    return f"{amount(found.mean, unit)} [{inside}]"
+    return f"{amount(found.mean, unit)} [{_number(found.low, unit)}, {_number(found.high, unit)}]"
+
+
+def _number(value: float, unit: str) -> str:
+    return f"{value:,.2f}" if unit == "usd" else f"{value:,.0f}" if abs(value) >= 10 else f"{value:.2g}"
