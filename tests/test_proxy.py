@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from outlay import campaign as campaigns
-from outlay import caps, progress, proxy, results, seeds, shards, store, study
+from outlay import caps, progress, proxy, results, seeds, shards, study
 from outlay.campaign import Campaign
 from outlay.config import StudyConfig
 from outlay.errors import ConfigError, DataError, RunConflict
@@ -22,6 +22,8 @@ from outlay.study import run_study
 from outlay.toy import ToyScorer, ToyTrainer
 from outlay.types import Cost, Selection, Signals, View
 from outlay.workbench import Workbench
+
+from . import stopping
 
 COSTS = ["seconds", "flops", "prompt_tokens", "generated_tokens", "trained_tokens"]
 
@@ -241,30 +243,16 @@ def test_progress_counts_stages_that_will_be_there_each_once(run):
 # -- stages ----------------------------------------------------------------------------------------------------------------
 
 
-class Stop(BaseException):
-    """Like a keyboard interrupt."""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("after", [1, 4, 9, 17, 26])
 def test_a_study_with_a_proxy_stopped_before_any_write_ends_in_the_same_bytes(run, toy_study, tmp_path, monkeypatch, after):
-    real = store.write_atomic
-
-    def limited(path, data):
-        if left[0] == 0:
-            raise Stop
-        left[0] -= 1
-        real(path, data)
-
-    for module in (store, study, results, shards):
-        monkeypatch.setattr(module, "write_atomic", limited)
     stops = 0
     while True:
-        left = [after if stops < 4 else 10**9]
         try:
-            run_study(study_of(toy_study), tmp_path / "run", quiet=True)
+            with stopping.after(after if stops < 4 else 10**9, monkeypatch, study, results, shards):
+                run_study(study_of(toy_study), tmp_path / "run", quiet=True)
             break
-        except Stop:
+        except stopping.Stop:
             stops += 1
     assert stops and files(tmp_path / "run") == files(run)
 

@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from outlay import growth, store
+from outlay import growth
 from outlay.errors import AwaitingAnnotations, ConfigError, DataError, RunConflict
 from outlay.measure import audit
 from outlay.oracles import handoff
@@ -19,6 +19,7 @@ from outlay.store import Store
 from outlay.toy import ToyPool
 from outlay.types import Selection
 
+from . import stopping
 from . import test_real as real
 
 ROWS = [{"key": f"k{number}", "prompt": row["text"], "answer": row["response"]} for number, row in enumerate(ToyPool(size=130)().to_pylist())]
@@ -96,17 +97,7 @@ def test_a_campaign_that_was_cut_off_at_every_write_and_grew_ends_with_the_same_
     def cut(home, stage):
         """Killed at its first write, then at its second one, ..."""
         for allowed in range(60):
-            left = [allowed]
-
-            def write(path, data, whole=store.write_atomic, left=left):
-                left[0] -= 1
-                if left[0] < 0:
-                    raise KeyboardInterrupt
-                whole(path, data)
-
-            with monkeypatch.context() as patched, contextlib.suppress(KeyboardInterrupt):
-                for module in (store, setup, add):
-                    patched.setattr(module, "write_atomic", write)
+            with contextlib.suppress(stopping.Stop), stopping.after(allowed, monkeypatch, setup, add):
                 return run(home, stage)
         pytest.fail("it never ended")
 

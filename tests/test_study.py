@@ -23,6 +23,8 @@ from outlay.study import run_study
 from outlay.toy import ToyEvaluator, ToyPool, ToyTrainer
 from outlay.workbench import Task, Workbench, open_bench, perform
 
+from . import stopping
+
 TABLES = ("results.parquet", "ledger.parquet")
 
 
@@ -100,31 +102,17 @@ def test_lost_stage_files_are_made_again_to_the_same_bytes(copied, whole, toy_st
     assert reveals(copied) == reveals(whole)
 
 
-class Stop(BaseException):
-    """Like a keyboard interrupt."""
-
-
 @pytest.mark.parametrize("after", [pytest.param(n, marks=[] if n in (0, 13, 55) else pytest.mark.slow) for n in (0, 1, 2, 3, 5, 8, 13, 21, 34, 45, 55)])
 def test_a_study_stopped_before_any_write_ends_in_the_same_bytes(whole, toy_study, tmp_path, monkeypatch, after):
     """`after` files are written, then the program stops; and again after as many more, until it is done."""
-    from outlay import results, shards, store
+    from outlay import results, shards
 
-    real = store.write_atomic
-
-    def limited(path, data):
-        if left[0] == 0:
-            raise Stop
-        left[0] -= 1
-        real(path, data)
-
-    for module in (store, study, results, shards):
-        monkeypatch.setattr(module, "write_atomic", limited)
     for attempt in range(100):
-        left = [after if attempt < 3 else 10**9]
         try:
-            run_study(toy_study(), tmp_path / "run", quiet=True)
+            with stopping.after(after if attempt < 3 else 10**9, monkeypatch, study, results, shards):
+                run_study(toy_study(), tmp_path / "run", quiet=True)
             break
-        except Stop:
+        except stopping.Stop:
             continue
     assert attempt in (1, 2, 3)
     found, expected = files(tmp_path / "run"), files(whole)
@@ -139,11 +127,11 @@ def test_no_answer_is_bought_twice_when_a_study_is_stopped_after_a_reveal(whole,
 
     def stopped(self, requests):
         real(self, requests)
-        raise Stop
+        raise stopping.Stop
 
     monkeypatch.setattr(Replay, "__call__", stopped)
     for _ in range(3):
-        with pytest.raises(Stop):
+        with pytest.raises(stopping.Stop):
             run_study(toy_study(), tmp_path / "run", quiet=True)
     monkeypatch.undo()
     run_study(toy_study(), tmp_path / "run", quiet=True)
