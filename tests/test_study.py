@@ -70,6 +70,25 @@ def test_a_stage_uses_as_many_blas_threads_as_the_config_says_and_not_one_per_co
     assert seen == [{1}, {2}]
 
 
+def test_the_limit_reaches_a_blas_that_only_the_stage_would_load(toy_study, tmp_path):
+    """In a new process, as in an executor's: SciPy's BLAS is another one than NumPy's."""
+    study.set_up(toy_study(), Store(tmp_path / "run"))
+    code = """
+import sys
+from outlay.workbench import Task, Workbench, perform
+
+def measured(bench):
+    import scipy.linalg
+    from threadpoolctl import threadpool_info
+    print({lib["num_threads"] for lib in threadpool_info() if lib["user_api"] == "blas"})
+
+Workbench.do_tfidf = measured
+perform(Task(sys.argv[1], "tfidf"))
+"""
+    found = subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], env=os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "{1}"
+
+
 # -- resume ----------------------------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,7 @@ class Task:
 def perform(task: Task, away: Any = None) -> bool:
     """Do a task; what it makes is in the run directory. False where a cap of the study stopped it between two stages. With `away`
     (executors/away.py) scorer, trainer and evaluators are called on other machines, and the executor has set the threads of BLAS."""
+    import scipy.linalg  # noqa: F401  only libraries that are loaded already are limited below, and SciPy brings a BLAS of its own
     from threadpoolctl import threadpool_limits
 
     try:
