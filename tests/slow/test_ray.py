@@ -201,24 +201,30 @@ def test_a_shard_that_always_loses_its_process_ends_the_work_and_the_other_shard
     assert done >= 3 and len(log.read_text().split()) == 6 - done
 
 
-def busy_node(root, nodes):
-    """The node on which a campaign has chosen and not yet trained: its lock names the process, whose parent is the node's raylet."""
-    raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
-    for chosen in there(root, "selection.json"):
-        if not (chosen.parent / "model.json").exists():
-            with contextlib.suppress(ValueError, psutil.Error):  # the lock has just changed hands
-                return raylets[psutil.Process(int((chosen.parents[1] / ".lock").read_text())).ppid()]
-    return None
+def training(root, log, unit):
+    """The process that trains: which holds the lock of a campaign that has chosen and not yet trained, or whose last line in the log is that it began to. None where none does."""
+    if unit == "cells":
+        for chosen in there(root, "selection.json"):
+            if not (chosen.parent / "model.json").exists():
+                with contextlib.suppress(ValueError):  # the lock has just changed hands
+                    return int((chosen.parents[1] / ".lock").read_text())
+        return None
+    last = {int(pid): words for *words, pid in (line.split() for line in (log.read_text() if log.exists() else "").splitlines())}
+    return next((pid for pid, words in last.items() if words == ["begins", "_train"]), None)
 
 
-def training_node(nodes, log):
-    """The node of these on which a training is under way, by the log of what began and ended in which process."""
-    raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
-    last = {pid: words for *words, pid in (line.split() for line in (log.read_text() if log.exists() else "").splitlines())}
-    for pid, words in last.items():
-        if words == ["begins", "_train"]:
-            with contextlib.suppress(psutil.Error):
-                return raylets.get(psutil.Process(int(pid)).ppid())
+def stopped_in_training(root, log, unit, raylets):
+    """(process, raylet) of a process that trains and has been stopped, so that it cannot end before its node does. None where none trains just now."""
+    pid = training(root, log, unit)
+    if pid is None:
+        return None
+    with contextlib.suppress(psutil.Error):  # it has gone
+        found = psutil.Process(pid)
+        if found.ppid() in raylets:
+            found.suspend()
+            if training(root, log, unit) == pid:
+                return found, found.ppid()
+            found.resume()
     return None
 
 
@@ -250,13 +256,16 @@ def test_a_node_killed_in_the_middle_is_made_up_for_and_nothing_is_bought_twice(
     left = []
 
     def kill():
-        victim = None
-        while victim is None and not (root / "results.parquet").exists():
-            victim = busy_node(root, nodes) if unit == "cells" else training_node(nodes, log)
+        raylets = {node.all_processes["raylet"][0].process.pid: node for node in nodes}
+        found = None
+        while found is None and not (root / "results.parquet").exists():
+            found = stopped_in_training(root, log, unit, raylets)
             time.sleep(0.01)
+        process, raylet = found
         left.append(len(there(root, "model.json")))
-        cluster.remove_node(victim, allow_graceful=False)
-        nodes.remove(victim)
+        cluster.remove_node(raylets[raylet], allow_graceful=False)
+        process.kill()  # a stopped process does not see its node go
+        nodes.remove(raylets[raylet])
 
     killer = threading.Thread(target=kill)
     killer.start()
