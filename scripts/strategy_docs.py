@@ -69,7 +69,9 @@ def unsure_and_far(view, k, rng, *, trade_off: float = 0.5):
 - Draw from `rng` only, and only after putting the rows in the order of `view.lottery`.
 - `nested=True` promises that the first j picks do not depend on k and, given what is bought, that two rounds buy what one would.
 - `score=` names what was maximised, for the record: a signal, "-signal" where the lowest is wanted, or a function (view, picks).
-- `outlay.testing.check_strategy(unsure_and_far)` checks all of it but the last promise about rounds. Inside this repository put the
+- `divisible=True` says that the highest scores are bought and that a prompt's score is a worth of its own, at least 0 and proportional to the signals: a campaign may
+  then divide it by what the prompt costs (`per_cost`).
+- `outlay.testing.check_strategy(unsure_and_far)` checks all of it but the promise about rounds and scores of at least 0. Inside this repository put the
   function into a file of `src/outlay/acquisition/` that its `__init__` imports; elsewhere name the module in the entry points `outlay.strategies`.
 """
 

@@ -67,6 +67,27 @@ def test_scores_are_those_of_the_picks_with_labeled_rows_in_between():
     assert picked.rows.tolist() == [27, 26, 25] and picked.scores.tolist() == [27, 26, 25]
 
 
+@pytest.mark.parametrize("spec", ["mean_entropy", "least_confidence", "least_confidence(per_token=True)"])
+def test_with_costs_the_score_per_cost_is_maximised_and_recorded(spec):
+    draw, costs = rng(), np.random.default_rng(1).uniform(1, 20, N)
+    columns = {"mean_entropy": draw.random(N), "sum_logprob": -9 * draw.random(N), "mean_logprob": -draw.random(N)}
+    view = make_view(columns, labeled=range(5))
+    plain = select(spec, view, 25, rng())
+    divided = select(spec, replace(view, costs=costs), 25, rng())
+    worth = dict(zip(plain.rows, plain.scores, strict=True))
+    np.testing.assert_allclose(divided.scores, [worth[row] / costs[row] for row in divided.rows])
+    assert (np.diff(divided.scores) <= 0).all() and divided.rows.tolist() != plain.rows.tolist()
+    np.testing.assert_array_equal(select(spec, replace(view, costs=np.full(N, 3.0)), 25, rng()).rows, plain.rows)
+
+
+def test_a_score_that_cannot_be_divided_and_a_cost_of_nothing_are_refused():
+    view = make_view({"min_margin": rng().random(N), "mean_entropy": rng().random(N)}, labeled=[0])
+    with pytest.raises(ConfigError, match=r"'min_margin' is no worth of each prompt by itself.* mean_entropy"):
+        select("min_margin", replace(view, costs=np.ones(N)), 3, rng())
+    with pytest.raises(DataError, match=r"the predicted cost of row 4 is 0\.0"):
+        select("mean_entropy", replace(view, costs=np.where(np.arange(N) == 4, 0.0, 1.0)), 3, rng())
+
+
 def test_coverage_scores_use_the_options_of_the_spec():
     embedding = np.random.default_rng(0).standard_normal((N, 5)).astype(np.float32)
     cosine = select("facility_location", make_view({"embedding": embedding}, labeled=[1]), 8, rng())

@@ -208,9 +208,27 @@ def test_replacements_for_skipped_prompts_are_paid_from_the_same_share(tmp_path)
     assert live.store.read(f"{live.folders[0]}/selection-again.json", Selection).ids == ()
 
 
+def test_by_score_per_cost_a_round_buys_what_brings_the_most_for_a_minute_and_the_money_rule_holds(tmp_path):
+    real.go(config(per_cost=True, effort={"seconds": 20, "per_100_characters": 60}, audit_share=0), tmp_path)
+    over, error = audited(tmp_path)
+    assert over <= max(error, 0) + 1e-9
+    live = setup.opened(tmp_path)
+    assert "mean_entropy per minute, 3 rounds" in next(status.lines(state_of(live), "c.yaml"))
+    assert any("ranked by mean_entropy per minute" in line for line in plan.lines(live.asked, Path("unused")))
+    for number, folder in enumerate(live.folders, 1):
+        choice, costs = live.store.read(f"{folder}/selection.json", Selection), live.ledger.purse(number).costs
+        scores = np.array(choice.scores)
+        assert (np.diff(scores) <= 0).all()
+        if number == 1:
+            worth = live.bench.base_signals()[0].columns["mean_entropy"][live.bench.rows(live.campaign.seed)] / costs
+            assert scores == pytest.approx(np.sort(worth)[::-1][: len(scores)]) and np.ptp(costs) > 0.01
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
+        ({"per_cost": True, "strategy": "min_margin"}, "the score of strategy 'min_margin' is no worth of each prompt by itself.* those that can be: bleuvar, least_confidence, max_token_entropy, mean_entropy"),
+        ({"per_cost": True, "budget": 30}, "per_cost divides by minutes or dollars, and the budget is 30 judgements"),
         ({"budget": {"minutes": 5, "usd": 5}}, "give minutes or usd, one of the two"),
         ({"budget": {"minuts": 5}}, "unknown key 'minuts'; did you mean 'minutes'"),
         ({"budget": 0}, "0 is neither a number of judgements, at least 1"),

@@ -162,7 +162,7 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         signals = _signals(desk, card, *reader, folder, offered, closed, drawn)
         signals = replace(signals, columns={**signals.columns, **known})
         moving = signals.live & {"embedding"}
-        view = View(signals, offered, labeled, groups, lottery, {name: desk.base_signals(moving).columns[name] for name in moving}, memory)
+        view = View(signals, offered, labeled, groups, lottery, {name: desk.base_signals(moving).columns[name] for name in moving}, memory, money.costs if money and money.per_cost else None)
         stream = partial(seeds.generator, campaign.seed, "select", campaign.strategy, number)
         draft = partial(_draft, desk, model, remake, campaign.strategy, folder, drawn)
         view, k, drafting = draft("pairs", view, k, stream)

@@ -13,12 +13,14 @@ TRIES = 6  # choices by interpolation; by bisection from there on
 @dataclass(frozen=True, slots=True)
 class Purse:
     """What a round may spend, all in one unit. `share`: its part of what is left; `limit`: all that is left; `costs`: (n,) what each prompt of
-    the pool is predicted to cost, with all its judgements; `spent`: what answers have cost, as predicted where it is not recorded."""
+    the pool is predicted to cost, with all its judgements; `spent`: what answers have cost, as predicted where it is not recorded. `per_cost`:
+    whether the strategy's score is divided by these costs."""
 
     share: float
     limit: float
     costs: Floats
     spent: Callable[[Sequence[Annotation]], float]
+    per_cost: bool = False
 
 
 def guess(purse: Purse, rows: Indices) -> int:

@@ -38,7 +38,8 @@ class Card:
 
     For strategies: `needs` (signals it reads), `of_labeled` (those that it reads of labeled prompts too), `nested` (its first j picks do not depend on k), `reads_groups`, `source`
     (paper), `score` (a signal's name, "-name" where the lowest is wanted, or a function (view, picks, and those options of the
-    strategy that it names) -> (k,): what the strategy maximised, for the record).
+    strategy that it names) -> (k,): what the strategy maximised, for the record), `divisible` (it takes the highest scores, and a prompt's score is
+    a worth of its own, at least 0 and proportional to the signals: so it may be divided by what the prompt costs).
     """
 
     kind: str
@@ -50,6 +51,7 @@ class Card:
     reads_groups: bool = False
     source: str = ""
     score: str | Callable | None = None
+    divisible: bool = False
 
     @property
     def summary(self) -> str:
@@ -98,14 +100,17 @@ def strategy(
     nested: bool = False,
     reads_groups: bool = False,
     score: str | Callable | None = None,
+    divisible: bool = False,
 ) -> Callable[[Callable], Callable]:
     """Decorator: register a function as the acquisition strategy of the same name. What says something of the prompt itself (embedding,
     words) is known of labeled prompts anyway; what says something of a response to it only if named in `of_labeled`."""
-    facts = {"needs": frozenset(needs), "of_labeled": (PROMPT_SIGNALS & set(needs)) | set(of_labeled), "source": source, "nested": nested, "reads_groups": reads_groups, "score": score}
+    facts = {"needs": frozenset(needs), "of_labeled": (PROMPT_SIGNALS & set(needs)) | set(of_labeled), "source": source, "nested": nested, "reads_groups": reads_groups, "score": score, "divisible": divisible}
 
     def enter(part: Callable) -> Callable:
         if extra := facts["of_labeled"] - facts["needs"]:
             raise ConfigError(f"strategy '{part.__name__}' names '{min(extra)}' in of_labeled and not in needs")
+        if divisible and score is None:
+            raise ConfigError(f"strategy '{part.__name__}' is declared divisible and names no score; give score=")
         return register("strategy", part.__name__, **facts)(part)
 
     return enter

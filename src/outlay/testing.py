@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from . import registry, seeds
+from .acquisition import scores_of
 from .types import PROMPT_SIGNALS, Indices, Signals, Strategy, View
 
 N, LABELED, DIMENSIONS, GROUPS = 48, 9, 6, 5  # the pool of the check
@@ -34,6 +35,7 @@ class _Case:
     of_labeled: frozenset[str]
     nested: bool
     reads_groups: bool
+    divisible: registry.Card | None = None  # where it declares that
 
 
 def check_strategy(
@@ -63,13 +65,14 @@ def check_strategy(
     _ignores_the_order_of_the_pool(case)
     _does_not_choose_equal_prompts_by_position(case)
     _is_nested_if_declared(case)
+    _is_divisible_if_declared(case)
 
 
 def _case(strategy: str | Mapping[str, Any] | Strategy, needs: Iterable[str] | None, of_labeled: Iterable[str], nested: bool, reads_groups: bool) -> _Case:
     if not callable(strategy):
         card = registry.card("strategy", registry.parse(strategy)[0])
         assert card.source, f"{card.name}: name the paper in @strategy(source=...)"
-        return _Case(card.name, registry.build("strategy", strategy), card.needs, card.of_labeled, card.nested, card.reads_groups)
+        return _Case(card.name, registry.build("strategy", strategy), card.needs, card.of_labeled, card.nested, card.reads_groups, card if card.divisible else None)
     if needs is None:
         cards = [card for card in registry.cards("strategy") if card.part is strategy]
         assert cards, f"{strategy} is not registered: say which signals it reads, check_strategy(..., needs=[...])"
@@ -241,3 +244,13 @@ def _is_nested_if_declared(case: _Case) -> None:
     longest = _choose(case, _view(case), SIZES[-1])
     for k in SIZES[:-1]:
         assert np.array_equal(_choose(case, _view(case), k), longest[:k]), f"{case.name}: it is declared nested, but its first {k} picks depend on k"
+
+
+def _is_divisible_if_declared(case: _Case) -> None:
+    if case.divisible is None:
+        return
+    view, costs = _view(case), seeds.generator(1, "testing").uniform(1, 9, N)
+    columns = {name: values / costs for name, values in view.signals.columns.items()}
+    picks = _choose(case, replace(view, signals=Signals(_Declared(columns))), len(view.unlabeled))
+    per_cost = scores_of(case.divisible, view, picks, getattr(case.choose, "keywords", {})) / costs[picks]
+    assert (np.diff(per_cost) <= 1e-6).all(), f"{case.name}: it is declared divisible, but with every signal divided by a cost it does not buy the highest scores per cost first"

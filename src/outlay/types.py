@@ -133,6 +133,7 @@ class View:
     order rows before drawing from the generator: then a choice does not depend on the order of the pool.
     `base`: the base model's embedding where the strategy declared it and it is live, (n, d). `memory` is handed from round to round
     of a campaign; it is empty again after an interruption, so what is kept there saves time and must not change a choice.
+    `costs`: (n,) what each prompt is predicted to cost, where the choice is to be by score per cost; strategies do not see it.
     """
 
     signals: Signals
@@ -142,6 +143,7 @@ class View:
     lottery: Floats
     base: Mapping[str, Floats] = field(default_factory=dict)
     memory: dict[Any, Any] = field(default_factory=dict)
+    costs: Floats | None = None
 
     def score(self, name: str) -> Floats:
         """The signal of the unlabeled rows, aligned with `unlabeled`. (m,) or (m, d)."""
@@ -159,6 +161,7 @@ class View:
             lottery=self.lottery[rows],
             base={name: values[rows] for name, values in self.base.items()},
             memory={},
+            costs=None if self.costs is None else self.costs[rows],
         )
 
 

@@ -20,7 +20,7 @@ from ..errors import ConfigError, DataError, OutlayError
 from ..types import Floats, Indices, Signals, View
 from . import baseline, coverage, generation, hybrid, preference, tasks, uncertainty
 
-__all__ = ["Picked", "SignalError", "baseline", "coverage", "generation", "hybrid", "neighbourhood", "preference", "scores_of", "select", "tasks", "uncertainty"]
+__all__ = ["Picked", "SignalError", "baseline", "coverage", "generation", "hybrid", "neighbourhood", "preference", "require_divisible", "scores_of", "select", "tasks", "uncertainty"]
 
 
 class SignalError(DataError):
@@ -46,9 +46,10 @@ def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Gen
     """Buy k unlabeled rows with the strategy of this spec, which sees its declared signals only.
 
     Rows that are neither unlabeled nor labeled, and were not measured by the current model (a share of the pool was scored), are no part of the
-    pool for a strategy that compares all rows.
+    pool for a strategy that compares all rows. Where the view has costs, what is maximised is the score divided by them: return on investment
+    (Settles, Craven & Friedland 2008, NIPS workshop on cost-sensitive learning); the scores of the record are divided, too.
 
-    Raises SignalError for NaN or infinity in a declared signal (of unlabeled rows, and of those it reads of labeled rows too, all).
+    Raises ConfigError for a view with costs and a strategy whose score cannot be divided, and SignalError for NaN or infinity in a declared signal (of unlabeled rows, and of those it reads of labeled rows too, all).
     """
     name, _ = registry.parse(spec)
     part = registry.build("strategy", spec)
@@ -63,7 +64,7 @@ def select(spec: str | Mapping[str, Any], view: View, k: int, rng: np.random.Gen
         except SignalError as bad:
             raise SignalError(bad.signal, int(kept[bad.row]), bad.value) from None
         return replace(picked, rows=kept[picked.rows])
-    seen = _declared(view, card)
+    seen = _declared(view, card) if view.costs is None else _divided(_declared(view, card), card)
     rows = _checked(part(seen, k, rng), seen, k, name)
     return Picked(rows, scores_of(card, seen, rows, options), *seen.memory.pop("reached", (None, None)))
 
@@ -144,6 +145,24 @@ def _declared(view: View, card: registry.Card) -> View:
         column.flags.writeable = False
     groups = view.groups if card.reads_groups else np.zeros(len(view.groups), dtype="<U1")
     return replace(view, signals=Signals(columns, view.signals.live & card.needs, view.signals.cost), groups=groups, base=base)
+
+
+def require_divisible(card: registry.Card) -> None:
+    """ConfigError if the score of this strategy cannot be divided by what a prompt costs."""
+    if not card.divisible:
+        able = ", ".join(c.name for c in registry.cards("strategy") if c.divisible)
+        raise ConfigError(f"the score of strategy '{card.name}' is no worth of each prompt by itself, so it cannot be divided by a cost (per_cost: true); those that can be: {able}")
+
+
+def _divided(view: View, card: registry.Card) -> View:
+    """The view with each signal divided by the cost of its prompt, so that a score proportional to them is per cost; without the costs."""
+    require_divisible(card)
+    bad = ~((view.costs[view.unlabeled] > 0) & np.isfinite(view.costs[view.unlabeled]))
+    if bad.any():
+        row = int(view.unlabeled[bad][0])
+        raise DataError(f"the predicted cost of row {row} is {view.costs[row]}; score per cost needs costs above 0")
+    columns = {name: values / view.costs.astype(values.dtype) for name, values in view.signals.columns.items()}
+    return replace(view, signals=replace(view.signals, columns=columns), costs=None)
 
 
 def _checked(picks: Any, view: View, k: int, name: str) -> Indices:

@@ -15,7 +15,7 @@ JUDGED = ("hallucination_semantic", "hallucination_discourse", "hallucination_co
 Decay = Annotated[float, Ge(0)]
 
 
-@strategy(needs=("bleu_variance",), score="bleu_variance", source="Xiao, Gomez & Gal 2020, arXiv 2006.08344 (BLEUVar)", nested=True)
+@strategy(needs=("bleu_variance",), score="bleu_variance", source="Xiao, Gomez & Gal 2020, arXiv 2006.08344 (BLEUVar)", nested=True, divisible=True)
 def bleuvar(view: View, k: int, rng: np.random.Generator) -> Indices:
     """Prompts to which several sampled responses differ most: mean (1 - BLEU)^2 over their pairs, 0 to 1.
 

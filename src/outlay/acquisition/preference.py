@@ -15,7 +15,7 @@ from .ranking import highest
 PAPER = "Muldrew, Hayes, Zhang & Barber 2024, arXiv 2402.08114"
 
 
-@strategy(needs=("sample_entropy",), score="sample_entropy", source=f"{PAPER} (entropy)", nested=True)
+@strategy(needs=("sample_entropy",), score="sample_entropy", source=f"{PAPER} (entropy)", nested=True, divisible=True)
 def sample_entropy(view: View, k: int, rng: np.random.Generator) -> Indices:
     """Highest entropy (nats) of the model's answer to the prompt first, estimated from sampled responses: mean of -log p(y|x).
 
@@ -24,7 +24,7 @@ def sample_entropy(view: View, k: int, rng: np.random.Generator) -> Indices:
     return highest(view, view.score("sample_entropy"), k)
 
 
-@strategy(needs=("reward_gap",), score="reward_gap", source=f"{PAPER} (preference certainty)", nested=True)
+@strategy(needs=("reward_gap",), score="reward_gap", source=f"{PAPER} (preference certainty)", nested=True, divisible=True)
 def reward_gap(view: View, k: int, rng: np.random.Generator) -> Indices:
     """Largest distance between the implicit rewards of the two drafts first: there a judgement can prove the model wrong where it is sure.
 

@@ -12,13 +12,13 @@ from ..types import Floats, Indices, View
 from .ranking import highest
 
 
-@strategy(needs=("mean_entropy",), score="mean_entropy", source="Settles 2009, section 3.1; for responses Bhatt et al. 2024, arXiv 2401.06692", nested=True)
+@strategy(needs=("mean_entropy",), score="mean_entropy", source="Settles 2009, section 3.1; for responses Bhatt et al. 2024, arXiv 2401.06692", nested=True, divisible=True)
 def mean_entropy(view: View, k: int, rng: np.random.Generator) -> Indices:
     """Highest mean token entropy (nats) of the response first."""
     return highest(view, view.score("mean_entropy"), k)
 
 
-@strategy(needs=("max_entropy",), score="max_entropy", source="Bhatt et al. 2024, arXiv 2401.06692 (maximum token uncertainty)", nested=True)
+@strategy(needs=("max_entropy",), score="max_entropy", source="Bhatt et al. 2024, arXiv 2401.06692 (maximum token uncertainty)", nested=True, divisible=True)
 def max_token_entropy(view: View, k: int, rng: np.random.Generator) -> Indices:
     """Highest entropy (nats) of the response's least certain token first."""
     return highest(view, view.score("max_entropy"), k)
@@ -41,7 +41,7 @@ def surprise(view: View, picks: Indices, *, per_token: bool = False) -> Floats:
     return -view.signals.columns["mean_logprob" if per_token else "sum_logprob"][picks]
 
 
-@strategy(needs=("sum_logprob", "mean_logprob"), score=surprise, source="Lewis & Gale 1994; for responses Bhatt et al. 2024, arXiv 2401.06692", nested=True)
+@strategy(needs=("sum_logprob", "mean_logprob"), score=surprise, source="Lewis & Gale 1994; for responses Bhatt et al. 2024, arXiv 2401.06692", nested=True, divisible=True)
 def least_confidence(view: View, k: int, rng: np.random.Generator, *, per_token: bool = False) -> Indices:
     """Lowest probability of the model's own greedy response first.
 

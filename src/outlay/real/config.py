@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from .. import registry, schedule
+from ..acquisition import require_divisible
 from ..campaign import Campaign
 from ..config import Prices, Runtime, Section, Spec, StudyConfig, read, validate_as
 from ..errors import ConfigError
@@ -94,6 +95,7 @@ class CampaignConfig(Section):
     start: Literal["cold", "warm_all", "warm_new"] = "cold"
     seed: int = 0
     budget: int | Sum = Field(description="judgements that may be paid for, with those of the dev set and of the random slices; or {minutes: 600}, or {usd: 450}")
+    per_cost: bool = Field(False, description="rank by the strategy's score divided by what a prompt is predicted to cost, in minutes or dollars as the budget is")
     embedding: Literal["frozen", "live"] = "frozen"
     scored_share: float = Field(1.0, gt=0, le=1)
     shard: int = Field(512, ge=1)
@@ -134,6 +136,8 @@ class CampaignConfig(Section):
         if isinstance(self.budget, Sum):
             self._payable(self.budget)
             return self
+        if self.per_cost:
+            raise ValueError(f"per_cost divides by minutes or dollars, and the budget is {self.budget} judgements; give budget: {{minutes: ...}} or {{usd: ...}}, or set per_cost to false")
         if self.buys < self.rounds:
             raise ValueError(f"the budget of {self.budget} judgements leaves {self.buys} prompts for {self.rounds} rounds, with {self.annotators.per_item} a prompt and {self.dev_items} for the dev set; raise it or ask for fewer rounds")
         if self.audit_share and min(self.sizes) < 2:
@@ -149,10 +153,17 @@ class CampaignConfig(Section):
             raise ValueError(f"preferences are bought by their number, and the budget is in {total.unit}; give a number of judgements")
         if total.unit == "usd" and self.effort.per_hour is None and not self.prices.per_annotation:
             raise ValueError("a budget in usd needs a price: prices.per_annotation above 0, or effort.per_hour")
+        if self.per_cost:
+            require_divisible(registry.card("strategy", registry.parse(self.strategy)[0]))
 
     def counted(self, judgements: int) -> CampaignConfig:
         """The same with a number of judgements as its budget: what an amount is assumed to pay. ConfigError if that is too little."""
-        return validate_as(CampaignConfig, {**self.model_dump(mode="json"), "budget": judgements}, f"{judgements} judgements are what the budget is assumed to pay")
+        return validate_as(CampaignConfig, {**self.model_dump(mode="json"), "budget": judgements, "per_cost": False}, f"{judgements} judgements are what the budget is assumed to pay")
+
+    @property
+    def how(self) -> str:
+        """The strategy, and what its score is divided by: "mean_entropy", "mean_entropy per minute"."""
+        return f"{self.strategy} per {'minute' if self.budget.unit == 'minutes' else 'dollar'}" if self.per_cost else self.strategy
 
     @property
     def items(self) -> int:

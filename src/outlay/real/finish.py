@@ -80,7 +80,7 @@ def provenance(live: Live) -> Iterator[dict[str, Any]]:
 def _chosen(live: Live, number: int, selection: Selection, answers: dict[str, Annotation], chooser: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for at, key in enumerate(selection.ids):
         sliced = at >= len(selection.ids) - selection.audit
-        why: dict[str, Any] = {"strategy": None if sliced else selection.strategy, "rank": at + 1, "score": selection.scores[at] if selection.scores else None}
+        why: dict[str, Any] = {"strategy": None if sliced else live.asked.how, "rank": at + 1, "score": selection.scores[at] if selection.scores else None}
         if selection.represents and selection.nearest and selection.examples:
             near = selection.nearest[at]
             why |= {"represents": selection.represents[at], "represents_examples": list(selection.examples[at]), "nearest_bought": near and near[0], "similarity": near and near[1]}

@@ -179,7 +179,7 @@ class Ledger:
         """The same for the round loop, over this campaign's share of the pool."""
         given = self.share(number)
         rows = self.live.bench.rows(self.live.campaign.seed)
-        return Purse(given.share, given.limit, self.costs(given.fit, rows), lambda annotations: self.spent(number, given.fit, annotations))
+        return Purse(given.share, given.limit, self.costs(given.fit, rows), lambda annotations: self.spent(number, given.fit, annotations), self.live.asked.per_cost)
 
 
 def words(config: CampaignConfig, total: Sum, pool: Pool) -> str:

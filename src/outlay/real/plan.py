@@ -44,6 +44,8 @@ def lines(config: CampaignConfig, root: Path, *, quiet: bool = False) -> Iterato
     yield from cost(config, table.num_rows)
     if isinstance(asked.budget, Sum):
         yield money.words(config, asked.budget, pools.pool_of("pool", table))
+    if asked.per_cost:
+        yield f"  ranked by {asked.how}, so cheap prompts are preferred and more of them are bought than that" + ("; the replay counts prompts and ranks by the score alone" if asked.sample is not None else "")
     if config.sample is None:
         yield from reasons(config)
         return

@@ -21,7 +21,7 @@ def page(state: State, tests: Mapping[str, Interval], rows: Sequence[Mapping[str
     template = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(files("outlay").joinpath("real/report.html.jinja").read_text(encoding="utf-8"))
     asked = [row for row in rows if row["kind"] != "skip"]
     return template.render(
-        config=live.config, study=live.bench.study, rounds=live.trained(), budget=status.budget(state), additions=list(status.additions(state)), forecast=status.forecast(state), verdict=status.verdict(state),
+        config=live.config, how=live.asked.how, study=live.bench.study, rounds=live.trained(), budget=status.budget(state), additions=list(status.additions(state)), forecast=status.forecast(state), verdict=status.verdict(state),
         together=state.running_audit, agreement=state.agreement.text() if live.config.annotators.per_item > 1 else "", people=state.by_annotator.most_common(), pace=state.pace,
         stages=state.stages, percent=status.percent, tests=tests, curve=curve(_points(state)), wanted=sorted(asked, key=lambda r: -(r.get("represents") or 0))[:8], asked=asked,
     )  # fmt: skip

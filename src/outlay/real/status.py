@@ -16,7 +16,7 @@ from .state import AHEAD, Stage, State
 def lines(state: State, target: str) -> Iterator[str]:
     """The status in sentences, one a line; `target` is the config or run directory that the user names."""
     config, live = state.live.config, state.live
-    yield f"campaign {config.name}: {config.strategy}, {count(config.rounds, 'round')}; run directory {live.root}"
+    yield f"campaign {config.name}: {live.asked.how}, {count(config.rounds, 'round')}; run directory {live.root}"
     yield budget(state)
     yield from additions(state)
     if state.base is not None:
