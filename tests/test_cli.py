@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from outlay import cli
+from outlay import cli, registry
 from outlay.store import Store
 
 
@@ -123,6 +123,17 @@ def test_every_config_of_the_repository_is_valid(outlay, path, monkeypatch):
     code, out, err = outlay("validate", path)
     assert (code, err) == (0, "")
     assert "is valid" in out
+
+
+def test_the_pools_and_tests_of_the_shipped_configs_are_as_large_as_they_say():
+    sources = set()
+    for path in (Path(__file__).parent.parent / "configs").glob("*.yaml"):
+        raw = yaml.safe_load(path.read_text())
+        sources |= {json.dumps(spec, sort_keys=True) for spec in (raw["pool"], *(e.get("source") for e in raw["evaluators"].values())) if spec and spec["use"] == "skills"}
+    assert len(sources) > 5
+    for source in sources:
+        asked = json.loads(source)
+        assert registry.build("pool", asked)().num_rows == asked["size"]
 
 
 # -- mistakes --------------------------------------------------------------------------------------------------------------
