@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import growth, pairing, proxy, purse, registry, schedule, seeds, shards, subset
+from . import growth, pairing, proxy, purse, registry, schedule, seeds, shards, slices, subset
 from .acquisition import Picked, SignalError, neighbourhood, select
 from .errors import DataError
 from .measure.words import word_numbers
@@ -93,7 +93,7 @@ class Desk:
     `each` is map, or does so with several shards at once; `grown`: what was added to the pool while the campaign ran (its prompts come last); with a
     `proxy`, `base_signals` and all signals after it are the proxy's.
 
-    With annotators: this share of each batch is a random slice of what is left (`audit`); `before` scores the model on what was just
+    With annotators: this share of each batch is a random slice (`audit`; see slices, also for `shadow`); `before` scores the model on what was just
     bought, before it is trained on it; `drafts` writes the responses that annotators edit (none for the random slice: who sees the
     model's answer tends to agree with it). Where a budget is in minutes or money, `purse` says what a round may spend, and the campaign's sizes are
     the weights of its shares.
@@ -120,6 +120,7 @@ class Desk:
     keep_models: str = "last"
     proxy: proxy.Proxy | None = None
     audit: float = 0.0
+    shadow: bool = False
     purse: Callable[[int], purse.Purse] | None = None
     before: Callable[[Model, Sequence[Annotation], str], Evaluation] | None = None
     drafts: Callable[[Model, Sequence[Prompt]], Sequence[str]] | None = None
@@ -156,7 +157,7 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
             offered = subset.candidates(pool.ids, unlabeled, desk.scored_share, least=k, seed=campaign.seed, number=number)
         reader, taught, former = (model, remake), Cost(), scout
         if desk.proxy and _live(desk, card, model):
-            recipe = partial(_train, desk, campaign.seed, desk.proxy.base if campaign.start == "cold" else scout, again, lesson, folder, "proxy")
+            recipe = partial(train, desk, campaign.seed, desk.proxy.base if campaign.start == "cold" else scout, again, lesson, folder, "proxy")
             scout, again = reader = store.keep(f"{folder}/proxy-model.json", Model, recipe), recipe
             taught = scout.cost
         signals = _signals(desk, card, *reader, folder, offered, closed, drawn)
@@ -168,7 +169,7 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         view, k, drafting = draft("pairs", view, k, stream)
         if not k:
             raise DataError(f"none of the {len(offered)} prompts on offer has two different drafts by this round's model; raise the scorer's samples or temperature, or lower the budget")
-        one = partial(_select, campaign.strategy, view, stream, desk, partial(_audit, desk, campaign.seed, unlabeled, number))
+        one = partial(_select, campaign.strategy, view, stream, desk, partial(slices.draw, desk, campaign, unlabeled, number))
         selection = store.keep(f"{folder}/selection.json", Selection, partial(purse.affordable, money, campaign.strategy, one, k, len(view.unlabeled), pool.rows_of))
         if not selection.ids:
             return
@@ -187,7 +188,7 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
 
         begin = desk.base if campaign.start == "cold" else model
         lesson = new if campaign.start == "warm_new" else bought
-        recipe = partial(_train, desk, campaign.seed, begin, remake, lesson, folder)
+        recipe = partial(train, desk, campaign.seed, begin, remake, lesson, folder)
         last, model, remake = model, store.keep(f"{folder}/model.json", Model, recipe), recipe
         evaluations = []
         for name, evaluator in desk.evaluators.items():
@@ -196,7 +197,7 @@ def run(campaign: Campaign, desk: Desk) -> Iterator[Round]:
         store.keep(f"{folder}/diversity.json", dict, partial(desk.diversity, bought, new))
         for old, now in ((last, model), (former, scout)):
             if desk.keep_models == "last" and old and old.weights and old is not now and old.weights.rpartition("/")[0] not in desk.shared:
-                _discard(store.root / old.weights)
+                discard(store.root / old.weights)
         needed = number == campaign.rounds or proxy.pays_for_every_training(desk.proxy, campaign.start)
         yield Round(number, len(bought), model, tuple(evaluations), signals.cost + drafting + taught + batch.cost + (model.cost if needed else Cost()))
 
@@ -260,14 +261,6 @@ def _score(desk: Desk, model: Model, live: frozenset[str], everywhere: frozenset
                 columns[name] = np.full((len(desk.pool), *values.shape[1:]), np.nan, dtype=kind)
             columns[name][rows] = values
     return Signals(columns, live, sum((part.cost for _, part in passes[1:]), passes[0][1].cost))
-
-
-def _audit(desk: Desk, seed: int, unlabeled: Indices, number: int, k: int) -> Indices:
-    """The random slice of a batch of k: at least one prompt where there is to be one, and never the whole batch."""
-    if not desk.audit:
-        return unlabeled[:0]
-    drawn = seeds.lottery(seed, desk.pool.ids, "audit", number)[unlabeled]
-    return unlabeled[np.argsort(drawn, kind="stable")[: min(k - 1, max(1, round(desk.audit * k)))]]
 
 
 def _draft(desk: Desk, model: Model, remake: Callable | None, strategy: str, folder: str, seed: int, stage: str, view: View, k: int, stream: Callable) -> tuple[View, int, Cost]:
@@ -352,7 +345,7 @@ def _before(desk: Desk, model: Model, remake: Callable | None, new: Sequence[Ann
     return desk.before(_at_hand(desk, model, remake), new, folder)
 
 
-def _train(desk: Desk, seed: int, begin: Model, remake: Callable | None, lesson: Sequence[Annotation], folder: str, name: str = "model") -> Model:
+def train(desk: Desk, seed: int, begin: Model, remake: Callable | None, lesson: Sequence[Annotation], folder: str, name: str = "model") -> Model:
     """Fine-tune the target ("model") or the "proxy" in one canonical order with a seed that knows neither strategy, m nor round: the same set gives the same model."""
     lesson = sorted(lesson, key=lambda a: a.prompt_id)
     prompts = desk.pool.at(desk.pool.rows_of(a.prompt_id for a in lesson))
@@ -361,13 +354,13 @@ def _train(desk: Desk, seed: int, begin: Model, remake: Callable | None, lesson:
     shutil.rmtree(draft / name, ignore_errors=True)  # of a killed process; its trainer's checkpoint stays, to go on from
     model = trainer(_at_hand(desk, begin, remake), prompts, lesson, draft / name, seed=seeds.seed(seed, "train"))
     digest = hash_folder(draft / name)
-    _discard(out)
+    discard(out)
     os.replace(draft / name, out)
     shutil.rmtree(draft)
     return replace(model, base=begin.base, weights=f"{folder}/{name}", digest=digest)
 
 
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
     """Delete a folder; a kill in between leaves no half of it under its name."""
     gone = folder.with_name(f".{folder.name}.gone")
     if folder.exists():
@@ -390,6 +383,6 @@ def _at_hand(desk: Desk, model: Model, remake: Callable[[], Model] | None) -> Mo
         with desk.store.lock(f"{model.weights}.lock", wait=24 * 3600):
             again = model if where.exists() or not remake else remake()
         if again.digest != model.digest:
-            _discard(where)
+            discard(where)
             raise DataError(f"{where}: weights trained again differ from those recorded ({again.digest}, {model.digest}); versions or threads have changed: start a new run")
     return replace(model, weights=str(where))

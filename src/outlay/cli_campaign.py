@@ -202,7 +202,7 @@ def finish(
     from .real.finish import finish as end
 
     _, root = _where(target, out)
-    for path in end(root, leave_open=leave_open):
+    for path in end(root, lambda line: typer.echo(line, err=True), leave_open=leave_open):
         typer.echo(path)
 
 

@@ -26,7 +26,7 @@ from .workbench import EMBEDDINGS, Workbench
 SECONDS = ("seconds", "usd")  # measured, or priced by what was measured: the only columns that differ between two equal runs
 WORDS = ("tokens", "distinct_1", "distinct_2", "compression_ratio")
 LENGTHS = {"prompt_length": "prompt_tokens", "response_length": "response_tokens"}
-PHASES = {"signals": "score", "pairs": "score", "pairs-again": "score", "proxy-model": "train", "batch": "annotate", "model": "train", "proxy-agreement": "measure"}
+PHASES = {"signals": "score", "pairs": "score", "pairs-again": "score", "proxy-model": "train", "batch": "annotate", "model": "train", "proxy-agreement": "measure", "shadow": "measure"}
 
 
 def write(root: Path) -> None:
@@ -48,7 +48,7 @@ def _stage_costs(store: Store, folder: str) -> dict[str, Cost]:
     costs = {}
     if (store.root / folder / "signals.parquet").exists():
         costs["signals"] = store.scalars(f"{folder}/signals.parquet").cost
-    for stage in ("pairs", "pairs-again", "proxy-model", "proxy-agreement"):
+    for stage in ("pairs", "pairs-again", "proxy-model", "proxy-agreement", "shadow"):
         if (store.root / folder / f"{stage}.json").exists():
             costs[stage] = store.cost(f"{folder}/{stage}.json")
     costs["batch"] = store.read(f"{folder}/batch.json", Batch).cost
@@ -141,8 +141,7 @@ def _rounds(store: Store, config: StudyConfig, entry: dict) -> list[dict[str, An
             model, batch = store.read(f"{folder}/model.json", Model), store.read(f"{folder}/batch.json", Batch)
             spent += batch.cost.labels
             updates = model.updates
-            costs = _stage_costs(store, folder)
-            costs.pop("proxy-agreement", None)
+            costs = {stage: cost for stage, cost in _stage_costs(store, folder).items() if PHASES[stage] != "measure"}
             trained = costs.pop("model")
             total = sum(costs.values(), total)
             here = total + trained

@@ -17,6 +17,7 @@ from scipy import stats
 
 from ..errors import DataError
 from ..types import Floats
+from .stats import Interval
 
 LEAST_SEEDS = 6  # for a p-value: with five, the exact test cannot go below 0.0625
 EXACT_UP_TO = 14  # seeds whose 2^s sign flips are all tried
@@ -67,6 +68,29 @@ def _parts(table: Floats) -> tuple[float, float, float]:
     rest = table - rows[:, None] - columns + table.mean()
     left = float((rest**2).sum()) / ((seeds - 1) * (items - 1)) / (seeds * items)
     return float(rows.var(ddof=1)) / seeds, float(columns.var(ddof=1)) / items, left
+
+
+def single(a: npt.ArrayLike, b: npt.ArrayLike, a_parts: npt.ArrayLike, b_parts: npt.ArrayLike, level: float = 0.95) -> Interval:
+    """Accuracy of model a minus that of model b on the same (n,) items, where each was trained on one draw of labels; with an interval over
+    items and draws. a, b: (n,) right or not; a_parts, b_parts: (g, n) the same of models trained on g disjoint parts of each draw.
+
+    The items' variance is that of matched proportions, with half an item more in each cell (Agresti & Min 2005), so that it is never zero.
+    The draws' is what the models of the parts differ by beyond the items, taken for that of the whole draw: too large where
+    accuracy scatters less with more labels, so the interval is rather too wide. t quantile with Satterthwaite's degrees of freedom.
+    """
+    a, b = (np.asarray(right, dtype=np.float64) for right in (a, b))
+    tables = [_checked(parts) for parts in (a_parts, b_parts)]
+    groups, n = tables[0].shape
+    if min(groups, n) < 2 or tables[1].shape != (groups, n) or not a.shape == b.shape == (n,):
+        raise DataError(f"two models and at least two parts of each on the same items, at least two: got shapes {a.shape}, {b.shape}, {tables[0].shape}, {tables[1].shape}")
+    only_a, only_b = float((a * (1 - b)).sum()), float((b * (1 - a)).sum())
+    of_items = (only_a + only_b + 1 - (only_a - only_b) ** 2 / (n + 2)) / (n + 2) ** 2
+    parts = [_parts(table) for table in tables]
+    whole = [groups * by_draw for by_draw, _, _ in parts]
+    variance = of_items + max(sum(groups * (by_draw - rest) for by_draw, _, rest in parts), 0.0)
+    freedom = max(variance**2 / (of_items**2 / (n - 1) + sum(value**2 for value in whole) / (groups - 1)), 1.0)
+    half, mean = float(stats.t.ppf((1 + level) / 2, freedom)) * math.sqrt(variance), (only_a - only_b) / n
+    return Interval(mean, max(mean - half, -1.0), min(mean + half, 1.0), n)
 
 
 def draws(tables: npt.ArrayLike, count: int, rng: np.random.Generator) -> Floats:

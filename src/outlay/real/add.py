@@ -24,6 +24,8 @@ def add(config: CampaignConfig, root: Path, *, dry_run: bool = False) -> str:
     with Store(root).lock(".lock"):
         live = setup.opened(root)
         setup.same(live.asked, config, root)
+        if live.config.shadow:
+            raise ConfigError(f"{root} has a shadow arm, whose random sample is drawn from the pool of the start and would be none of a larger one; start another campaign with another --out, over the larger pool")
         old = live.bench.pool().table
         table = setup.in_order(old, setup.pool_table(config))
         if what := setup.difference(old, table.slice(0, old.num_rows)):

@@ -76,7 +76,7 @@ class Effort(Section):
 class CampaignConfig(Section):
     """A campaign with annotators: one strategy, one number of rounds, one budget of paid judgements.
 
-    Prices, note, replay and sample may change while it runs; every other change is refused.
+    Prices, note, replay, sample and shadow_each_round may change while it runs; every other change is refused.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", description="names the run directory runs/NAME")
@@ -103,6 +103,8 @@ class CampaignConfig(Section):
     dev_share: float = Field(0.1, ge=0, lt=1, description="share of the budget for a random dev set, which is never trained on; 0: none")
     dev_set: Spec | None = Field(None, description="a labelled dev set of your own, in the place of a bought one")
     audit_share: float = Field(0.1, ge=0, lt=1, description="share of each batch that is drawn at random; 0: none")
+    shadow: float = Field(0.0, ge=0, lt=1, description="share of each batch that is random, too, as a shadow arm: what random prompts alone would have taught")
+    shadow_each_round: bool = Field(False, description="compare with the shadow arm after each round, not only in finish")
     test_set: Spec | None = Field(None, description="labelled items that are looked at once, by finish")
     drafts: bool = Field(False, description="show annotators the model's response to edit, but in the dev set and the random slices")
 
@@ -133,6 +135,7 @@ class CampaignConfig(Section):
             raise ValueError("drafts: true shows one draft to edit, and preferences are asked with two to compare anyway: set drafts to false")
         if self.drafts and registry.parse(self.scorer)[0] != "llm":
             raise ValueError("drafts are responses of a language model: they need the scorer llm")
+        self._shadowed()
         if isinstance(self.budget, Sum):
             self._payable(self.budget)
             return self
@@ -140,9 +143,27 @@ class CampaignConfig(Section):
             raise ValueError(f"per_cost divides by minutes or dollars, and the budget is {self.budget} judgements; give budget: {{minutes: ...}} or {{usd: ...}}, or set per_cost to false")
         if self.buys < self.rounds:
             raise ValueError(f"the budget of {self.budget} judgements leaves {self.buys} prompts for {self.rounds} rounds, with {self.annotators.per_item} a prompt and {self.dev_items} for the dev set; raise it or ask for fewer rounds")
-        if self.audit_share and min(self.sizes) < 2:
-            raise ValueError(f"a batch of one prompt has no room for a random slice (batches: {list(self.sizes)}); ask for fewer rounds or set audit_share to 0")
+        if self.slice_share and min(self.sizes) < 2:
+            key = "shadow" if self.shadow else "audit_share"
+            raise ValueError(f"a batch of one prompt has no room for a random slice (batches: {list(self.sizes)}); ask for fewer rounds or set {key} to 0")
         return self
+
+    def _shadowed(self) -> None:
+        """Whether there is something for the shadow arm to compare, and something to compare on."""
+        if not self.shadow:
+            if self.shadow_each_round:
+                raise ValueError("shadow_each_round: true, but there is no shadow arm; set shadow to the share of each batch that goes to it, such as 0.2")
+            return
+        if self.judgements == "preferences":
+            raise ValueError(f"the shadow arm trains on responses, and preferences are between drafts of the round's own model: set shadow to 0 (it is {self.shadow:g})")
+        if registry.parse(self.strategy)[0] == "random":
+            raise ValueError(f"the shadow arm compares the strategy with random, and the strategy is random: set shadow to 0 (it is {self.shadow:g})")
+        if isinstance(self.budget, Sum):
+            raise ValueError(f"the shadow arm needs a number of prompts that is known before, and the budget is in {self.budget.unit}; give a number of judgements")
+        if not self.dev_share and self.dev_set is None:
+            raise ValueError("the shadow arm is compared on a dev set: set dev_share above 0, or name a labelled dev_set")
+        if self.slice_share > 0.5:
+            raise ValueError(f"audit_share and shadow leave {1 - self.slice_share:.0%} of each batch to the strategy; the comparison is at equal numbers of labels, so leave it at least half (they are {self.audit_share:g} and {self.shadow:g})")
 
     def _payable(self, total: Sum) -> None:
         if not isinstance(self.schedule, str):
@@ -164,6 +185,11 @@ class CampaignConfig(Section):
     def how(self) -> str:
         """The strategy, and what its score is divided by: "mean_entropy", "mean_entropy per minute"."""
         return f"{self.strategy} per {'minute' if self.budget.unit == 'minutes' else 'dollar'}" if self.per_cost else self.strategy
+
+    @property
+    def slice_share(self) -> float:
+        """Share of each batch that is random: for the audit and for the shadow arm."""
+        return self.audit_share + self.shadow
 
     @property
     def items(self) -> int:

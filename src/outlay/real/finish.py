@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,12 @@ from ..oracles import handoff
 from ..oracles.mixed import FILE as MACHINE
 from ..store import Store, write_atomic
 from ..types import Annotation, Batch, Evaluation, Model, Prompt, Selection
-from . import report
+from . import report, shadow
 from .setup import DEV, Live, opened, test_table
 from .state import state_of
 
 
-def finish(root: Path, *, leave_open: bool = False) -> list[Path]:
+def finish(root: Path, say: Callable[[str], None] = lambda line: None, *, leave_open: bool = False) -> list[Path]:
     """Write RUN/final: dataset/ (train.jsonl, dev.jsonl, provenance.jsonl, README.md), model/ and report.html. -> their paths. With
     `leave_open`, the judgements that no model was trained on lie beside, in not-trained-on.jsonl.
 
@@ -38,6 +38,9 @@ def finish(root: Path, *, leave_open: bool = False) -> list[Path]:
         pending = sum(len(stage.judgements) for stage in state.rounds if not stage.trained)
         if pending and not leave_open:
             raise ConfigError(f"round {rounds + 1} has {pending} judgements that no model was trained on; complete it and run `outlay campaign next`, or finish with --leave-open")
+        shadow.compare(live, rounds, say)
+        if (found := shadow.comparison(live)) is not None:
+            say(f"is it worth it: {found.words(live.config.strategy)}")
         tests = _test(live, rounds)
         final, making, old = root / "final", root / ".final", root / ".final.old"
         for left in (making, old):  # of a killed process

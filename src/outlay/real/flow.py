@@ -13,7 +13,7 @@ from ..measure.stats import accuracy_interval
 from ..store import Store
 from ..types import Annotation, Batch, Evaluation, Model, Oracle, Prompt, Request, Round
 from ..workbench import runtime_of
-from . import setup
+from . import setup, shadow
 from .config import CampaignConfig
 from .setup import DEV, DEV_TABLE, Live
 
@@ -35,6 +35,8 @@ def next_round(config: CampaignConfig, root: Path, say: Say) -> Live:
         for done in run(live.campaign, _desk(live)):
             if done.number > before:
                 say(_line(done, config.rounds))
+            if config.shadow_each_round:
+                shadow.compare(live, done.number, say)
     return live
 
 
@@ -75,7 +77,7 @@ def _desk(live: Live) -> Desk:
 
         return engine.write(model, prompts, runtime_of(bench.config), max_new_tokens=bench.scorer().max_new_tokens)
 
-    return replace(desk, oracle=ask, evaluators=tests, audit=config.audit_share, purse=live.ledger and live.ledger.purse, before=before if config.audit_share else None, drafts=drafts if config.drafts else None)
+    return replace(desk, oracle=ask, evaluators=tests, audit=config.slice_share, shadow=config.shadow > 0, purse=live.ledger and live.ledger.purse, before=before if config.slice_share else None, drafts=drafts if config.drafts else None)
 
 
 def _dev(live: Live, oracle: Oracle) -> AwaitingAnnotations | None:

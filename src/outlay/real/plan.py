@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from .. import pools, registry, seeds
+from .. import pools, registry, seeds, slices
 from ..config import StudyConfig, validate_as
 from ..errors import ConfigError
 from ..measure.forecast import POINTS
 from ..measure.stats import Interval, paired_difference
 from ..store import Store, fingerprint, write_atomic
 from ..study import run_study
-from . import money, setup
+from . import money, setup, shadow
 from .config import CampaignConfig, Sum
 from .status import count
 
@@ -65,12 +65,15 @@ def cost(config: CampaignConfig, prompts: int) -> Iterator[str]:
     """Price and days."""
     k, price, sizes = config.annotators.per_item, config.prices.per_annotation, config.sizes
     yield f"campaign {config.name}: {config.strategy}, {count(config.rounds, 'round')} of {', '.join(map(str, sizes))} prompts out of {prompts}"
-    slices = sum(min(size - 1, max(1, round(config.audit_share * size))) for size in sizes) if config.audit_share else 0
+    random = sum(slices.size(config.slice_share, size) for size in sizes)
+    most, least = (" up to", " at least") if config.shadow else ("", "")  # what the strategy takes itself is not bought again
     left = config.budget - k * config.items
     yield (
-        f"budget: {count(config.budget, 'judgement')}, ${config.budget * price:,.2f} at ${price:,.2f} each: dev set {k * config.dev_items}, random slices {k * slices}, "
-        f"chosen {k * (config.buys - slices)}" + (f", probes of the machine {config.probes}" if config.probes else "") + (f", {left} left over since each prompt needs {k}" if left else "")
+        f"budget: {count(config.budget, 'judgement')}, ${config.budget * price:,.2f} at ${price:,.2f} each: dev set {k * config.dev_items}, random slices{most} {k * random}, "
+        f"chosen{least} {k * (config.buys - random)}" + (f", probes of the machine {config.probes}" if config.probes else "") + (f", {left} left over since each prompt needs {k}" if left else "")
     )
+    if config.shadow:
+        yield f"shadow arm: {shadow.plan(random)}, {'after each round' if config.shadow_each_round else 'by finish'}"
     yield f"days: {days(config)}"
     if config.prices.per_day_of_delay and config.prices.days_per_round is not None:
         yield f"price of the delay: ${config.prices.per_day_of_delay * config.prices.days_per_round * config.rounds:,.2f}"

@@ -25,7 +25,7 @@ from .config import CampaignConfig, Sum
 if TYPE_CHECKING:
     import pyarrow as pa
 
-FREE = {"note", "prices", "sample", "replay"}
+FREE = {"note", "prices", "sample", "replay", "shadow_each_round"}
 DEV = "dev/round-000/batch.json"
 DEV_TABLE = "shared/tests/dev.parquet"
 

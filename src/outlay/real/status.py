@@ -9,7 +9,7 @@ from statistics import fmean
 from ..measure.forecast import POINTS
 from ..measure.stats import Interval, accuracy_interval
 from ..store import Store
-from . import money
+from . import money, shadow
 from .state import AHEAD, Stage, State
 
 
@@ -110,8 +110,10 @@ def forecast(state: State) -> str:
 
 
 def verdict(state: State) -> str | None:
-    """Is the strategy worth it here? From the replay where there was one; else a heuristic, and said to be one."""
-    store = Store(state.live.root)
+    """Is the strategy worth it here? From the shadow arm where it was compared, or the replay where there was one; else a heuristic, and said to be one."""
+    store, config = Store(state.live.root), state.live.config
+    if (found := shadow.comparison(state.live)) is not None:
+        return f"is it worth it: {found.words(config.strategy)}"
     if (store.root / "replay.json").exists():
         return f"is it worth it: {store.read('replay.json', dict)['verdict']}"
     chosen, random = ([right for s in state.rounds for right in getattr(s, name)] for name in ("chosen", "slice_right"))
@@ -121,9 +123,12 @@ def verdict(state: State) -> str | None:
     finds = "too few to tell whether the strategy finds what the model cannot do"
     if not by_chance.low <= fmean(chosen) <= by_chance.high:
         finds = "so the strategy " + ("finds" if fmean(chosen) < by_chance.mean else "does not find") + " what the model cannot do"
+    only = "a replay on labelled data compares with random: `outlay campaign plan` with a sample"
+    if config.shadow:
+        only = f"the shadow arm compares with random: `outlay campaign finish`, from {shadow.LEAST} answers of each kind on"
     return (
         f"is it worth it: unknown, there is nothing to compare with; before it learned from them, the model was right on {100 * fmean(chosen):.0f} % of the {len(chosen)} chosen prompts and on "
-        f"{100 * by_chance.mean:.0f} % of the {len(random)} random ones, {finds} (a heuristic; only a replay on labelled data compares with random: `outlay campaign plan` with a sample)"
+        f"{100 * by_chance.mean:.0f} % of the {len(random)} random ones, {finds} (a heuristic; only {only})"
     )
 
 
