@@ -10,6 +10,7 @@ from scipy import stats
 
 from outlay.errors import DataError
 from outlay.measure import contrasts, mediation, value
+from outlay.seeds import generator
 
 
 def crossed_table(rng, seeds, items, of_seed, of_item):
@@ -177,3 +178,44 @@ def test_a_point_is_priced_at_what_random_pays_for_it_at_the_end_of_its_curve():
     rate = value.exchange_rate([0, 50, 100, 150], [[0.0, 0.4, 0.5, 0.6]], 2.0, points=3)
     assert rate / 100 == pytest.approx(2.0 * 50 / 10)  # fifty annotations buy ten points
     assert math.isinf(value.exchange_rate([0, 50], [[0.5, 0.4]], 1.0))
+
+
+# -- two models, each of one draw of labels ----------------------------------------------------------------------------------
+
+
+def drawing(rng, spread, items=300, parts=4):
+    """A function that gives (1 + parts, items) right or not, by models whose accuracies scatter by `spread` from draw to draw, on the same items each time."""
+    hard = rng.random(items)
+    return lambda: np.array([hard < 0.7 + spread * rng.standard_normal() + 0.15 * rng.standard_normal(items) for _ in range(1 + parts)])
+
+
+def test_two_draws_of_the_same_kind_are_not_taken_for_different_however_many_items_there_are():
+    rng, apart, by_items_alone = generator(0, "test", "single"), [], []
+    for _ in range(300):
+        draw = drawing(rng, spread=0.05)
+        a, b = draw(), draw()
+        found = contrasts.single(a[0], b[0], a[1:], b[1:])
+        apart.append(found.low > 0 or found.high < 0)
+        d = a[0].astype(float) - b[0]
+        by_items_alone.append(abs(d.mean()) > 1.96 * d.std(ddof=1) / np.sqrt(len(d)))
+    assert np.mean(apart) <= 0.07
+    assert np.mean(by_items_alone) > 0.25
+
+
+def test_a_difference_that_is_large_beside_the_draws_is_seen():
+    rng = generator(1, "test", "single")
+    draw = drawing(rng, spread=0.01)
+    a, b = draw(), draw() & (rng.random(300) < 0.7)
+    found = contrasts.single(a[0], b[0], a[1:], b[1:])
+    assert found.low > 0 and found.mean == pytest.approx(a[0].mean() - b[0].mean())
+
+
+def test_two_items_do_not_make_a_verdict():
+    right, wrong = np.ones((5, 2)), np.zeros((5, 2))
+    found = contrasts.single(right[0], wrong[0], right[1:], wrong[1:])
+    assert found.mean == 1 and found.low < 0
+
+
+def test_arms_that_answered_other_items_are_refused():
+    with pytest.raises(DataError, match=r"on the same items, at least two: got shapes \(3,\), \(4,\)"):
+        contrasts.single(np.ones(3), np.ones(4), np.ones((2, 3)), np.ones((2, 4)))

@@ -26,6 +26,7 @@ from outlay.oracles import handoff
 from outlay.real import finish, flow, plan, setup, status
 from outlay.real.config import CampaignConfig, load
 from outlay.real.state import state_of
+from outlay.seeds import lottery
 from outlay.store import Store
 from outlay.toy import ToyPool
 from outlay.types import Batch, Evaluation, Selection
@@ -183,6 +184,15 @@ def test_each_model_is_scored_on_the_random_slice_before_it_is_trained_on_it(don
             assert list(again.columns["correct"]) == list(before.columns["correct"])
     audits = [stage.audit for stage in state_of(live).rounds]
     assert [a.share_left for a in audits] == pytest.approx([1, 1 - 12 / 82, 1 - 24 / 82])  # of the 85 prompts outside of the dev set and its spare, 3 have no answer
+
+
+def test_without_a_shadow_arm_a_slice_is_drawn_anew_from_what_is_left(done):
+    live, taken = setup.opened(done), set()
+    ids = [live.bench.pool().ids[row] for row in live.bench.rows(0)]
+    for number, folder in enumerate(live.folders, 1):
+        selection, drawn = Store(done).read(f"{folder}/selection.json", Selection), dict(zip(ids, lottery(0, ids, "audit", number), strict=True))
+        assert selection.ids[-1:] == (min(drawn.keys() - taken, key=drawn.__getitem__),) and selection.audit == 1
+        taken |= {a.prompt_id for a in Store(done).read(f"{folder}/batch.json", Batch).annotations}
 
 
 # -- repeated, interrupted, refused ----------------------------------------------------------------------------------------
