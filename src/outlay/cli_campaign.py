@@ -195,7 +195,8 @@ def finish(
     out: Out = None,
     leave_open: Annotated[bool, typer.Option("--leave-open", help="Stop although a round has answers that no model was trained on; they are written beside the data set.")] = False,
 ) -> None:
-    """Write the final model, the bought data set with where each item came from, and a report, into RUN/final. Works after any round.
+    """Write the final model, the bought data set with where each item came from, and a report, into RUN/final. Works after any round. With a
+    shadow arm, say whether the strategy was worth it.
 
     Example: outlay campaign finish campaign.yaml
     """
