@@ -6,6 +6,7 @@ import pytest
 from outlay.coverage import facility, scale
 from outlay.coverage import rounds as module
 from outlay.coverage.rounds import LEAST, start
+from outlay.coverage.similarity import unit
 from outlay.errors import DataError
 
 NOBODY = np.empty(0, dtype=np.int64)
@@ -74,7 +75,7 @@ def test_recall_is_that_of_all_pairs_that_can_still_add_something(monkeypatch):
     monkeypatch.setattr(module, "PAIRS", 0)  # lists hold what can matter now, and nothing else
     points, changed, bought = clustered(200), drifted(clustered(200), 0.4), np.arange(0, 200, 20)
     rounds = start(points, labeled=bought)  # 200 rows: all are looked at
-    before, after = (np.rint(facility.unit(x) @ facility.unit(x).T * 2**20) for x in (points, changed))
+    before, after = (np.rint(unit(x) @ unit(x).T * 2**20) for x in (points, changed))
     floor = np.maximum(after[:, rounds._floor].max(axis=1), 0)
     held = before > np.maximum(before[:, rounds._floor].max(axis=1), 0)[:, None]
     adds = np.maximum(after - floor[:, None], 0)

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from .. import registry
-from ..coverage import facility
 from ..coverage.pairs import BLOCK
-from ..coverage.similarity import GRAIN
+from ..coverage.similarity import GRAIN, unit
 from ..errors import ConfigError, DataError, OutlayError
 from ..types import Floats, Indices, Signals, View
 from . import baseline, coverage, generation, hybrid, preference, tasks, uncertainty
@@ -89,7 +88,7 @@ def neighbourhood(embedding: Floats, picks: Indices, labeled: Indices) -> Neighb
 
     Of equally similar rows the one bought earlier counts, so a duplicate of a bought row represents nobody new.
     """
-    points, centres = facility.unit(embedding), np.concatenate([labeled, picks]).astype(np.int64)
+    points, centres = unit(embedding), np.concatenate([labeled, picks]).astype(np.int64)
     best, owner = np.full(len(points), -np.inf, dtype=np.float32), np.zeros(len(points), dtype=np.int64)
     nearest, similarity = np.full(len(picks), -1, dtype=np.int64), np.full(len(picks), np.nan)
     for start in range(0, len(points), BLOCK):

@@ -9,6 +9,7 @@ import numpy as np
 from annotated_types import Ge
 
 from ..coverage import facility, spread
+from ..coverage.similarity import unit
 from ..registry import strategy
 from ..types import Floats, Indices, View
 from .ranking import Share, by_lottery, highest, line_up, reached
@@ -107,10 +108,10 @@ def _huds(view: View, weight: float, strata: int) -> Floats:
     rows = by_lottery(view)
     unsure = _stretched(-view.signals.columns["mean_logprob"][rows].astype(np.float64))
     stratum = np.minimum((unsure * strata).astype(np.int64), strata - 1)
-    points = facility.unit(view.signals.columns["embedding"])[rows].astype(np.float64)
+    points = unit(view.signals.columns["embedding"])[rows].astype(np.float64)
     centroids = np.zeros((strata, points.shape[1]))
     np.add.at(centroids, stratum, points)
-    unlike = 1 - np.einsum("md,md->m", points, facility.unit(centroids)[stratum])
+    unlike = 1 - np.einsum("md,md->m", points, unit(centroids)[stratum])
     scores = np.full(len(view.lottery), np.nan)
     scores[rows] = np.round(weight * _stretched(np.round(unlike, 6)) + (1 - weight) * unsure, 9)  # the rounding of sums decides no tie
     return scores

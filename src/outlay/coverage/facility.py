@@ -22,7 +22,8 @@ import numpy as np
 from ..errors import ConfigError, near
 from ..types import Floats, Indices
 from .parallel import Progress
-from .similarity import TOP, Kernel, Similarity, kernel, unit
+from .similarity import TOP, Kernel, Similarity
+from .similarity import kernel as make_kernel
 
 MODES = ("auto", "exact", "two_stage", "cells")
 EXACT_UP_TO, TWO_STAGE_UP_TO = 5_000, 20_000  # rows, in mode "auto"
@@ -149,11 +150,6 @@ def gains_in_order(embedding: Floats, picks: Indices, *, chosen: Indices, kernel
             gains.append(_gain(row, best, levels))
             np.maximum(best, row, out=best)
     return np.array(gains, dtype=np.float64) / unit_of_gain
-
-
-def make_kernel(embedding: Floats, similarity: Similarity, width: float) -> Kernel:
-    """The similarity of the rows of an embedding of any scale."""
-    return kernel(unit(embedding), similarity, width)
 
 
 def _levels(weights: Floats | None, n: int) -> tuple[np.ndarray, float]:

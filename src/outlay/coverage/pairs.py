@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import local
 
 import numpy as np
 
@@ -51,32 +52,50 @@ def collect(kernel: Kernel, cover: np.ndarray, sells: np.ndarray, cuts: Indices,
     over = cover.astype(np.float32) + np.float32(0.5)
     open_ = np.logical_or.reduceat(cover < TOP, cuts[:-1])
     for_sale = np.logical_or.reduceat(sells, cuts[:-1])
+    rooms = local()  # of each thread, for as many numbers as its largest block so far has
 
-    def sift(visit: tuple[int, int]) -> tuple:
-        a, b = visit
-        at, to = slice(cuts[a], cuts[a + 1]), slice(cuts[b], cuts[b + 1])
-        block = kernel.block(at, to)
-        sides = 1 if a == b else 2
-        room = [(np.empty(block.size, np.uint32), np.empty(block.size, np.int32)) for _ in range(sides)]
-        found = compiled.sift(block, over[at], over[to], sells[at], sells[to], sides == 2, *room[0], *room[-1])
-        return visit, [(keys[:count].copy(), levels[:count].copy()) for (keys, levels), count in zip(room, found[:sides], strict=True)]
+    def sift(task: tuple[int, list[int]]) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+        a, others = task
+        found = []
+        for b in others:
+            at, to = slice(cuts[a], cuts[a + 1]), slice(cuts[b], cuts[b + 1])
+            rows, columns = at.stop - at.start, to.stop - to.start
+            if not hasattr(rooms, "table") or len(rooms.table) < rows * columns:
+                rooms.table = np.empty(rows * columns, np.float32)
+                rooms.found = [np.empty(rows * columns, kind) for _ in range(2) for kind in (np.uint32, np.int32)]
+            block = kernel.block(at, to, out=rooms.table[: rows * columns].reshape(rows, columns))
+            counts = compiled.sift(block, over[at], over[to], sells[at], sells[to], a != b, *rooms.found)
+            for side, (candidates, covered) in enumerate(((b, a), (a, b))):
+                if counts[side]:
+                    found.append((candidates, int(cuts[covered]), *(part[: counts[side]].copy() for part in rooms.found[2 * side : 2 * side + 2])))
+        return found
 
-    needed = [(a, b) for a, b in visits if (open_[a] and for_sale[b]) or (open_[b] and for_sale[a])]
+    needed: dict[int, list[int]] = {}
+    for a, b in visits:
+        if (open_[a] and for_sale[b]) or (open_[b] and for_sale[a]):
+            needed.setdefault(a, []).append(b)
     parts: list[list[tuple[int, np.ndarray, np.ndarray]]] = [[] for _ in cuts[:-1]]
-    counts = np.zeros(len(kernel), np.int64)
-    for done, ((a, b), sides) in enumerate(map_(sift, needed)):
+    for done, found in enumerate(map_(sift, needed.items())):
         if progress:
-            progress("pairs of blocks compared", done, len(needed))
-        for (keys, levels), candidates, covered in zip(sides, (b, a), (a, b), strict=False):
-            if len(keys):
-                compiled.tally(keys, counts[cuts[candidates] : cuts[candidates + 1]])
-                parts[candidates].append((int(cuts[covered]), keys, levels))
+            progress("blocks compared", done, len(needed))
+        for candidates, *part in found:
+            parts[candidates].append(tuple(part))
+    counts = np.zeros(len(kernel), np.int64)
+
+    def count(block: int) -> None:
+        for _, keys, _ in parts[block]:
+            compiled.tally(keys, counts[cuts[block] : cuts[block + 1]])
+
+    list(map_(count, range(len(parts))))
     ends = np.cumsum(counts)
     starts = ends - counts
     rows, values = np.empty(ends[-1], np.int32), np.empty(ends[-1], np.int32)
     cursor = starts.copy()
-    for block, found in enumerate(parts):
-        for first, keys, levels in found:
+
+    def deal(block: int) -> None:
+        for first, keys, levels in parts[block]:
             compiled.deal(keys, levels, first, cursor[cuts[block] : cuts[block + 1]], rows, values)
-        found.clear()  # as we go, or everything would be there twice
+        parts[block].clear()  # as we go, or everything would be there twice
+
+    list(map_(deal, range(len(parts))))
     return Lists(starts, ends, rows, values)

@@ -19,7 +19,7 @@ from .. import seeds
 from ..types import Floats, Indices
 from . import cells, facility, pairs
 from .parallel import Map, Progress, workers
-from .similarity import SLAB, TOP, Kernel, Similarity, kernel, unit
+from .similarity import SLAB, TOP, Kernel, Similarity, kernel
 
 HEAD, HEAD_AT_LEAST = 0.0015, 16  # picks of the head (labeled rows count), as a share of the pool
 SAMPLE_ROWS, SAMPLE_CANDIDATES = 1024, 8192  # what the head is chosen on
@@ -43,7 +43,7 @@ def cover(
             order, cuts, visits = np.arange(n), pairs.even_cuts(n), None
         place_of = np.empty(n, dtype=np.int64)  # row of the pool -> row in the order of the cells
         place_of[order] = np.arange(n)
-        similar = kernel(unit(embedding, order if visits else None), similarity, width)
+        similar = kernel(embedding, similarity, width, rows=order if visits else None, map_=map_)
         job = Job(similar, place_of[candidates], weights[order], map_, progress)
         job.label(place_of[chosen], cuts, visits)
         sample = seeds.generator(0, "head", n)
@@ -187,10 +187,10 @@ class Job:
         offered = points[self.candidates]
         if not hasattr(self, "_moments"):
             gram = (points * weights[:, None].astype(np.float32)).T @ points
-            self._moments = offered @ (weights @ points), np.einsum("cd,cd->c", offered @ gram, offered)
+            self._moments = offered @ (weights @ points) / TOP, np.einsum("cd,cd->c", offered @ gram, offered) / TOP**2  # points are STRETCH long
         first, second = self._moments
         mean = first - weights @ cover
-        square = second - 2 * (offered @ ((weights * cover) @ points)) + weights @ cover**2
+        square = second - 2 * (offered @ ((weights * cover) @ points)) / TOP + weights @ cover**2
         total = weights.sum()
         ceiling = (mean + np.sqrt(total * np.maximum(square, 0))) / 2 + 1e-5 * total  # float32 sums
         return np.minimum(ceiling * TOP, everything).astype(np.int64)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError, near
 from ..types import Floats, Indices
+from .parallel import Map
 
 KERNELS = ("cosine", "rbf")
 Similarity = str | Callable[[Floats], Floats]
@@ -16,14 +17,16 @@ Similarity = str | Callable[[Floats], Floats]
 # greedy agree to the last bit, and the rounding of a matrix product does not decide what is bought.
 GRAIN = np.float32(2.0**-20)
 TOP = 1 << 20  # the level of similarity 1
-SLAB = 4096  # rows that are read and normalised at once
+STRETCH = 1 << 10  # length of the rows of a cosine: inner products are levels then (TOP is its square), to the last bit, since both are powers of two
+SLAB = 4096  # rows that are read at once
+PART = 256  # rows that are normalised at once: they stay in the cache
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Unit rows and what is done with their inner products. points (n, d) float32, C-contiguous.
+    """Rows and what is done with their inner products. points (n, d) float32, C-contiguous, of length STRETCH for a cosine, else 1.
 
-    `scale` (of squared distances) is above 0 for "rbf"; `of` maps an array of inner products to similarities elsewhere.
+    `scale` (of squared distances) is above 0 for "rbf"; `of` maps an array of inner products to similarities elsewhere; else it is a cosine.
     """
 
     points: Floats
@@ -38,9 +41,9 @@ class Kernel:
         """The same similarity of these rows alone."""
         return replace(self, points=self.points[rows], squares=self.squares[rows] if self.scale else self.squares)
 
-    def block(self, a: slice | Indices, b: slice | Indices) -> Floats:
-        """Similarities of rows a to rows b in levels that are not rounded yet. -> (a, b) float32."""
-        block = self.points[a] @ self.points[b].T
+    def block(self, a: slice | Indices, b: slice | Indices, out: Floats | None = None) -> Floats:
+        """Similarities of rows a to rows b in levels that are not rounded yet. -> (a, b) float32; `out`, of this shape, may be used for it."""
+        block = np.matmul(self.points[a], self.points[b].T, out=out)
         return self._finish(block, self.squares[a, None], self.squares[b]) if self.scale else self._finish(block)
 
     def of_inner(self, inner: Floats, a: Indices, b: Indices) -> Floats:
@@ -60,6 +63,8 @@ class Kernel:
             worst = np.abs(block).max(initial=0)
             if not worst <= 1 + 1e-6:  # also NaN
                 raise ConfigError(f"a similarity must map inner products between -1 and 1 to numbers between -1 and 1, got {worst}; divide by its largest value")
+        else:
+            return block
         block *= np.float32(TOP)
         return block
 
@@ -73,13 +78,14 @@ class Kernel:
         return out
 
 
-def kernel(points: Floats, similarity: Similarity = "cosine", width: float = 0.1) -> Kernel:
-    """The similarity of these unit rows: "cosine", "rbf" (`width` times the mean squared distance over all pairs of rows is its
-    scale), or a function of an array of inner products, never falling. points (n, d)."""
+def kernel(embedding: Floats, similarity: Similarity = "cosine", width: float = 0.1, *, rows: Indices | None = None, map_: Map = map) -> Kernel:
+    """The similarity of the rows of an embedding of any scale (or of `rows` of it, in their order): "cosine", "rbf" (`width` times the mean squared
+    distance over all pairs of unit rows is its scale), or a function of an array of inner products of unit rows, never falling. embedding (n, d)."""
+    if not callable(similarity) and similarity not in KERNELS:
+        raise ConfigError(f"unknown kernel '{similarity}'; {near(similarity, KERNELS)}")
+    points = unit(embedding, rows, length=STRETCH if similarity == "cosine" else 1, map_=map_)
     if callable(similarity):
         return Kernel(points, np.empty(0, dtype=np.float32), of=similarity)
-    if similarity not in KERNELS:
-        raise ConfigError(f"unknown kernel '{similarity}'; {near(similarity, KERNELS)}")
     if similarity == "cosine":
         return Kernel(points, np.empty(0, dtype=np.float32))
     if not width > 0:
@@ -90,16 +96,21 @@ def kernel(points: Floats, similarity: Similarity = "cosine", width: float = 0.1
     return Kernel(points, squares, scale=width * (spread if spread >= 1e-9 else 1.0))  # all rows equal: any width says that they represent each other
 
 
-def unit(embedding: Floats, rows: Indices | None = None) -> Floats:
-    """Rows of length 1 in float32; zero rows stay zero, similar to nothing. (n, d) -> (n, d); or `rows` of it only, in their order."""
+def unit(embedding: Floats, rows: Indices | None = None, *, length: int = 1, map_: Map = map) -> Floats:
+    """Rows of this length (a power of two, which changes no digit) in float32; zero rows stay zero, similar to nothing. (n, d) -> (n, d); or `rows` of it only, in their order."""
     embedding = np.asarray(embedding)
     points = np.empty((len(embedding) if rows is None else len(rows), embedding.shape[1]), dtype=np.float32)
-    for start in range(0, len(points), SLAB):
-        at = slice(start, start + SLAB)
-        part = embedding[at if rows is None else rows[at]].astype(np.float32, copy=False)
-        length = np.linalg.norm(part, axis=1, keepdims=True)
-        length[length == 0] = 1
-        np.divide(part, length, out=points[at])
+
+    def slab(first: int) -> None:
+        for start in range(first, min(first + SLAB, len(points)), PART):
+            at = slice(start, start + PART)
+            part = embedding[at if rows is None else rows[at]].astype(np.float32, copy=False)
+            norm = np.sqrt(np.add.reduce(part * part, axis=1, keepdims=True))
+            norm[norm == 0] = 1
+            norm /= np.float32(length)
+            np.divide(part, norm, out=points[at])
+
+    list(map_(slab, range(0, len(points), SLAB)))
     return points
 
 
