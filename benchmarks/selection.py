@@ -116,20 +116,25 @@ def ours_next(path: Path, k: int, bought: np.ndarray, moved: Path | None = None)
 
 def products(path: Path) -> Callable[[], None]:
     """The matrix products of the pairs of blocks that mode "cells" visits, and nothing else."""
-    from outlay import seeds
-    from outlay.coverage import cells
+    from outlay import select
+    from outlay.coverage import pairs
     from outlay.coverage.parallel import workers
-    from outlay.coverage.similarity import unit as rows_of
 
+    seen: list[tuple] = []
+
+    def listen(kernel: Any, cover: Any, sells: Any, cuts: Any, visits: Any, *more: Any) -> Any:
+        seen.append((kernel.points, cuts, visits))
+        return collect(kernel, cover, sells, cuts, visits, *more)
+
+    collect, pairs.collect = pairs.collect, listen
     x = np.load(path)
-    with workers(1) as map_:
-        parts = cells.cut(x, seeds.generator(0, "cells", len(x)), map_)
-    points = rows_of(x, parts.rows)
+    select(x, len(x) // 10, mode="cells", threads=1)
+    points, cuts, visits = seen[-1]
 
     def multiply() -> None:
         with workers(1):
-            for a, b in parts.visits:
-                points[parts.cuts[a] : parts.cuts[a + 1]] @ points[parts.cuts[b] : parts.cuts[b + 1]].T
+            for a, b in visits:
+                points[cuts[a] : cuts[a + 1]] @ points[cuts[b] : cuts[b + 1]].T
 
     return multiply
 

@@ -166,7 +166,7 @@ def test_head_bounds_are_never_below_a_gain():
 def test_a_row_of_the_sample_does_not_count_for_itself_as_often_as_for_others(monkeypatch):
     """A hundred lone rows lie in the sample; each would look as good as a cluster."""
     monkeypatch.setattr(facility, "EXACT_UP_TO", 0)
-    monkeypatch.setattr(scale, "SAMPLE_ROWS", 100)
+    monkeypatch.setattr(scale, "SAMPLE", (100, 8192))
     monkeypatch.setattr(scale, "HEAD_AT_LEAST", 6)
     rng = np.random.default_rng(0)
     lone = rng.standard_normal((600, 400))
@@ -196,9 +196,22 @@ def test_cells_cut_up_heaps_and_leave_no_row_out():
     points = np.concatenate([np.ones((3000, 4)), np.random.default_rng(0).standard_normal((1000, 4))]).astype(np.float32)
     found = cells.cut(points, np.random.default_rng(0), map)
     assert np.array_equal(np.sort(found.rows), np.arange(4000)) and found.cuts[0] == 0 and found.cuts[-1] == 4000
-    assert (np.diff(found.cuts) > 0).all() and np.diff(found.cuts).max() <= 4 * 4000 / (2 * np.sqrt(4000)) + 1
-    looked = {cell for visit in found.visits for cell in visit}
-    assert looked == set(range(len(found.cuts) - 1)) and all(a <= b for a, b in found.visits)
+    assert (np.diff(found.cuts) > 0).all() and np.diff(found.cuts).max() <= cells.LARGEST * 4000 / int(cells.CELLS * np.sqrt(4000)) + 1
+    assert {(cell, cell) for cell in range(len(found.cuts) - 1)} <= set(found.near)
+    assert not set(found.near) & set(found.further) and all(a <= b for a, b in found.near + found.further)
+
+
+def test_blocks_are_worth_it_where_the_sample_has_a_pair_above_the_coverage_of_either(monkeypatch):
+    monkeypatch.setattr(pairs, "EVERY", 1)  # the sample is the whole block
+    monkeypatch.setattr(pairs, "MOST", 100)
+    similar, cuts = kernel(clustered(300)), np.arange(0, 301, 20)
+    levels = similar.levels(slice(None), slice(None))
+    nearest = np.where(np.eye(300, dtype=bool), 0, levels).max(axis=1)  # as well covered as it can be by others: above it lies nothing for the row itself
+    cover = np.where(np.arange(300) < 160, nearest, nearest * 0.9).astype(np.int32)
+    visits = [(a, b) for a, b in pairs.all_blocks(cuts) if a < b]
+    least = np.minimum(cover[:, None], cover)
+    expected = [(a, b) for a, b in visits if (levels > least)[cuts[a] : cuts[a + 1], cuts[b] : cuts[b + 1]].any()]
+    assert pairs.worth(similar, cover, cuts, visits, map) == expected and 0 < len(expected) < len(visits)
 
 
 # -- farthest first and D^2 ------------------------------------------------------------------------------------------------

@@ -11,64 +11,86 @@ from .parallel import Map
 from .similarity import SLAB, unit
 
 TURNS = 3  # of Lloyd's algorithm: cells need not be optimal
-TAUGHT = 24  # rows a cell in the sample that k-means sees
-NEIGHBOURS = 12  # cells that a cell looks at, itself included
-LARGEST = 4  # times the mean size; larger cells are cut up, so that a heap of near-duplicates does not visit all of itself
+CELLS = 3  # times sqrt(n)
+TAUGHT = 10  # rows a cell in the sample that k-means sees
+FEWEST = 3  # of them; a cell with fewer gives its rows to others, since small products take longer than their share
+ALWAYS = 3  # cells that a cell looks at, itself included
+NEIGHBOURS = 16  # cells that it looks at if a sample finds something there, the first ones included
+STEP = 256  # cells whose neighbours are looked for at once
+LARGEST = 6  # times n / cells; larger cells are cut up, so that a heap of near-duplicates does not visit all of itself
 
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """rows (n,): the pool ordered by cell; cuts (cells + 1,): where each begins; visits: pairs of cells a <= b that look at each other."""
+    """rows (n,): the pool ordered by cell; cuts (cells + 1,): where each begins; pairs of cells a <= b that look at each other: those of
+    `near` surely, those of `further` where it is worth it."""
 
     rows: Indices
     cuts: Indices
-    visits: list[tuple[int, int]]
+    near: list[tuple[int, int]]
+    further: list[tuple[int, int]]
 
 
-def cut(embedding: Floats, rng: np.random.Generator, map_: Map, neighbours: int = NEIGHBOURS) -> Cells:
-    """2 sqrt(n) cells of the pool. embedding (n, d), any length of rows."""
+def cut(embedding: Floats, rng: np.random.Generator, map_: Map) -> Cells:
+    """At most CELLS sqrt(n) cells of the pool. embedding (n, d), any length of rows."""
     n = len(embedding)
-    count = min(n, int(2 * np.sqrt(n)))
-    taught = unit(embedding, np.sort(rng.choice(n, min(n, TAUGHT * count), replace=False)))
+    count = min(n, int(CELLS * np.sqrt(n)))
+    largest = min(max(int(LARGEST * n / count), 64), 1 << 15)
+    taught = unit(embedding, np.sort(rng.choice(n, min(n, TAUGHT * count), replace=False)), map_=map_)
     centres = taught[rng.choice(len(taught), count, replace=False)]
     for _ in range(TURNS):
-        centres = _means(taught, _nearest(taught, centres, map_), centres)
-    cell = np.concatenate(list(map_(lambda start: (unit(embedding[start : start + SLAB]) @ centres.T).argmax(axis=1), range(0, n, SLAB))))
+        cell = _nearest(taught, centres, map_)
+        centres = _means(taught, cell, centres)
+    sizes = np.bincount(cell, minlength=count)
+    centres = centres[sizes >= min(FEWEST, sizes.max())]
+    count = len(centres)
+    cell = _nearest(embedding, centres, map_)
     rows = np.argsort(cell, kind="stable")
     sizes = np.bincount(cell, minlength=count)
-    largest = min(max(int(LARGEST * n / count), 64), 1 << 15)
     pieces = [(at, size) for at, size in enumerate(sizes.tolist()) if size]
     cuts, owner = [0], []
     for at, size in pieces:
         parts = -(-size // largest)
         cuts += [cuts[-1] + size * (part + 1) // parts for part in range(parts)]
         owner += [at] * parts
-    return Cells(rows, np.array(cuts), _visits(centres[owner], neighbours, map_))
+    return Cells(rows, np.array(cuts), *_visits(centres[owner], map_))
 
 
 def _nearest(points: Floats, centres: Floats, map_: Map) -> Indices:
-    return np.concatenate(list(map_(lambda start: (points[start : start + SLAB] @ centres.T).argmax(axis=1), range(0, len(points), SLAB))))
+    """The cell of each row, of any length: lengths change no order of cells. points (n, d) -> (n,)."""
+
+    def slab(start: int) -> Indices:
+        return (points[start : start + SLAB].astype(np.float32, copy=False) @ centres.T).argmax(axis=1)
+
+    return np.concatenate(list(map_(slab, range(0, len(points), SLAB))))
 
 
 def _means(points: Floats, cell: Indices, centres: Floats) -> Floats:
     """The direction of the mean of each cell; an empty one keeps its own."""
-    order = np.argsort(cell, kind="stable")
-    there, first = np.unique(cell[order], return_index=True)
-    centres = centres.copy()
-    centres[there] = unit(np.add.reduceat(points[order], first, axis=0))
-    return centres
+    from . import compiled
+
+    sums = np.zeros_like(centres)
+    compiled.add_up(points, cell, sums)
+    return np.where(np.bincount(cell, minlength=len(centres))[:, None] > 0, unit(sums), centres)
 
 
-def _visits(centres: Floats, neighbours: int, map_: Map) -> list[tuple[int, int]]:
-    """Pairs of cells of which one has the other among its nearest; pieces of one cell, which are equally near, in a ring."""
+def _visits(centres: Floats, map_: Map) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Pairs of cells of which one has the other among its ALWAYS nearest, and those further ones of which one has the other among its NEIGHBOURS;
+    pieces of one cell, which are equally near, in a ring. Where there are no more than NEIGHBOURS cells, all are near."""
     count = len(centres)
-    near = min(neighbours, count)
-    pairs = set()
-    for start in range(0, count, SLAB):
-        here = np.arange(start, min(start + SLAB, count))
+
+    def nearest(start: int) -> Indices:
+        here = np.arange(start, min(start + STEP, count))
         alike = centres[here] @ centres.T
         alike[np.arange(len(here)), here] = np.inf
         ring = (np.arange(count) - here[:, None]) % count
-        found = np.lexsort((ring, -np.round(alike, 6)), axis=1)[:, :near]
-        pairs.update(zip(np.minimum(here[:, None], found).ravel().tolist(), np.maximum(here[:, None], found).ravel().tolist(), strict=True))
-    return sorted(pairs)
+        return np.lexsort((ring, -np.round(alike, 6)), axis=1)[:, :NEIGHBOURS]
+
+    found = np.concatenate(list(map_(nearest, range(0, count, STEP))))
+    cell = np.arange(count)[:, None]
+
+    def pairs(found: Indices) -> set[tuple[int, int]]:
+        return set(zip(np.minimum(cell, found).ravel().tolist(), np.maximum(cell, found).ravel().tolist(), strict=True))
+
+    near = pairs(found if count <= NEIGHBOURS else found[:, :ALWAYS])
+    return sorted(near), sorted(pairs(found) - near)

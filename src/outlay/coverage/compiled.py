@@ -49,6 +49,15 @@ def sift(block, over_a, over_b, sells_a, sells_b, mirrored, keys_1, levels_1, ke
 
 
 @njit(cache=True, nogil=True)
+def add_up(points, cell, sums):
+    """Add each row to the sum of its cell, in the order of the rows. points (n, d), cell (n,), sums (cells, d)."""
+    for row in range(len(points)):
+        total = sums[cell[row]]
+        for i in range(len(total)):
+            total[i] += points[row, i]
+
+
+@njit(cache=True, nogil=True)
 def tally(keys, counts):
     """How many pairs each candidate of a block has. Adds to counts (block,)."""
     for key in keys:

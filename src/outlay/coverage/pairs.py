@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from threading import local
 
 import numpy as np
@@ -12,6 +13,7 @@ from .parallel import Map, Progress
 from .similarity import TOP, Kernel
 
 BLOCK = 1024  # rows of a block: its table of similarities stays in the cache
+EVERY, MOST = 16, 24  # the sample by which `worth` judges a block: one row in so many, no more than so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,29 @@ def all_blocks(cuts: Indices) -> list[tuple[int, int]]:
     return [(a, b) for a in range(blocks) for b in range(a, blocks)]
 
 
+def worth(kernel: Kernel, cover: np.ndarray, cuts: Indices, visits: list[tuple[int, int]], map_: Map) -> list[tuple[int, int]]:
+    """The pairs of blocks among `visits` in which a sample finds a pair above `cover` (n,): of each block one row in EVERY, 2 to MOST of them."""
+    spread = [np.linspace(low, high - 1, min(max(-(-(high - low) // EVERY), 2), MOST, high - low)).astype(np.int64) for low, high in pairwise(cuts.tolist())]
+
+    def found(task: tuple[int, list[int]]) -> list[tuple[int, int]]:
+        a, others = task
+        ends = np.cumsum([len(spread[b]) for b in others])
+        theirs = np.concatenate([spread[b] for b in others])
+        above = kernel.block(spread[a], theirs) > np.minimum(cover[spread[a], None], cover[theirs]) + np.float32(0.5)
+        hits = np.logical_or.reduceat(above.any(axis=0), np.append(0, ends[:-1]))
+        return [(a, b) for b, hit in zip(others, hits.tolist(), strict=True) if hit]
+
+    return [visit for part in map_(found, _by_first(visits).items()) for visit in part]
+
+
+def _by_first(visits: list[tuple[int, int]]) -> dict[int, list[int]]:
+    """What each block is to be compared with: enough work for one task."""
+    others: dict[int, list[int]] = {}
+    for a, b in visits:
+        others.setdefault(a, []).append(b)
+    return others
+
+
 def collect(kernel: Kernel, cover: np.ndarray, sells: np.ndarray, cuts: Indices, visits: list[tuple[int, int]], map_: Map, progress: Progress | None = None) -> Lists:
     """The pairs above `cover` (n,) in the visited pairs of blocks (a <= b) of rows. sells (n,): which rows are candidates.
 
@@ -70,10 +95,7 @@ def collect(kernel: Kernel, cover: np.ndarray, sells: np.ndarray, cuts: Indices,
                     found.append((candidates, int(cuts[covered]), *(part[: counts[side]].copy() for part in rooms.found[2 * side : 2 * side + 2])))
         return found
 
-    needed: dict[int, list[int]] = {}
-    for a, b in visits:
-        if (open_[a] and for_sale[b]) or (open_[b] and for_sale[a]):
-            needed.setdefault(a, []).append(b)
+    needed = _by_first([(a, b) for a, b in visits if (open_[a] and for_sale[b]) or (open_[b] and for_sale[a])])
     parts: list[list[tuple[int, np.ndarray, np.ndarray]]] = [[] for _ in cuts[:-1]]
     for done, found in enumerate(map_(sift, needed.items())):
         if progress:

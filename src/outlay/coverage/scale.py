@@ -6,7 +6,8 @@ exactly as it would with all pairs.
 
 - "exact": the head is chosen on all rows. The picks are plain greedy's.
 - "two_stage": the head, 0.15 % of the pool, is chosen on a sample of rows.
-- "cells": so too, and the pass looks at pairs in neighbouring k-means cells only.
+- "cells": so too, and the pass looks at pairs in neighbouring k-means cells only: the nearest, and of further ones those in which
+  a sample finds a pair that is left.
 
 What is drawn (samples, cells) is fixed by the size of the pool alone; the caller brings the rows in an order that means nothing.
 """
@@ -22,7 +23,7 @@ from .parallel import Map, Progress, workers
 from .similarity import SLAB, TOP, Kernel, Similarity, kernel
 
 HEAD, HEAD_AT_LEAST = 0.0015, 16  # picks of the head (labeled rows count), as a share of the pool
-SAMPLE_ROWS, SAMPLE_CANDIDATES = 1024, 8192  # what the head is chosen on
+SAMPLE, SAMPLE_CELLS = (1024, 8192), (2048, 4096)  # rows and candidates that the head is chosen on; in "cells"
 HEAD_AT_MOST = 256  # picks on that sample; a longer head is chosen by "cells" on a part of the pool of PART rows a pick
 PART = 32
 PAIRS = 1 << 25  # pairs that "exact" may hold
@@ -38,7 +39,7 @@ def cover(
     with workers(threads) as map_:
         if mode == "cells":
             parts = cells.cut(embedding, seeds.generator(0, "cells", n), map_)
-            order, cuts, visits = parts.rows, parts.cuts, parts.visits
+            order, cuts, visits = parts.rows, parts.cuts, parts.near + parts.further
         else:
             order, cuts, visits = np.arange(n), pairs.even_cuts(n), None
         place_of = np.empty(n, dtype=np.int64)  # row of the pool -> row in the order of the cells
@@ -50,7 +51,9 @@ def cover(
         if mode == "exact":
             job.head_by_all(k)
         else:
-            job.head_by_sample(head_size(n) - len(chosen), k, sample, place_of)
+            job.head_by_sample(head_size(n) - len(chosen), k, sample, place_of, SAMPLE if visits is None else SAMPLE_CELLS)
+        if visits is not None:
+            visits = sorted(parts.near + pairs.worth(similar, job.cover, cuts, parts.further, map_))
         left, gains = job.rest(k, cuts, visits)
         share = 1.0
         if visits is not None and len(left):  # lists do not have all pairs: all of them, for some candidates
@@ -120,8 +123,8 @@ class Job:
         lists = pairs.collect(self.similar, self.cover, labeled, cuts, visits, self.map, self.progress)
         np.maximum.at(self.cover, lists.rows, lists.values)
 
-    def head_by_sample(self, quota: int, k: int, rng: np.random.Generator, place_of: Indices) -> None:
-        """The first picks, k at most, on a sample of rows and of candidates. `place_of` makes the sample the same in any order of cells."""
+    def head_by_sample(self, quota: int, k: int, rng: np.random.Generator, place_of: Indices, sizes: tuple[int, int] = SAMPLE) -> None:
+        """The first picks, k at most, on a sample of so many rows and candidates. `place_of` makes the sample the same in any order of cells."""
         from . import compiled
 
         mixed, sells = place_of[rng.permutation(len(place_of))], self.sells
@@ -133,11 +136,11 @@ class Job:
             for_sale = part[sells[part]]
             inner = Job(self.similar.part(part), np.searchsorted(part, for_sale), self.weights[part], self.map)
             inner.cover = self.cover[part]
-            inner.head_by_sample(head_size(len(part)), k, rng, np.arange(len(part)))
+            inner.head_by_sample(head_size(len(part)), k, rng, np.arange(len(part)), sizes)
             inner.rest(min(quota, k, len(for_sale)), pairs.even_cuts(len(part)), None)
             self.buy(for_sale[inner.picked])
             return
-        rows, offered = np.sort(rows[:SAMPLE_ROWS]), np.sort(mixed[:SAMPLE_CANDIDATES])
+        rows, offered = np.sort(rows[: sizes[0]]), np.sort(mixed[: sizes[1]])
         offered = offered[sells[offered]]
         table = np.empty((len(offered), len(rows)), dtype=np.int32)
 
@@ -145,7 +148,7 @@ class Job:
             self.similar.levels(offered[start : start + LOOK], rows, out=table[start : start + LOOK])
 
         list(self.map(fill, range(0, len(offered), LOOK)))
-        if len(rows) == SAMPLE_ROWS:  # in the pool a row stands for itself once, not once for every row that a row of the sample stands for
+        if len(rows) == sizes[0]:  # in the pool a row stands for itself once, not once for every row that a row of the sample stands for
             itself = np.searchsorted(rows, offered)
             there = np.flatnonzero(rows[np.minimum(itself, len(rows) - 1)] == offered)
             table[there, itself[there]] = 0
