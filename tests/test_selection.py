@@ -125,6 +125,7 @@ def test_two_rounds_pick_what_one_would(long_way, mode):
 @pytest.mark.parametrize("n", [2000])
 def test_two_threads_pick_what_one_does(mode, n, monkeypatch):
     monkeypatch.setattr(facility, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(cells, "SMALL", 0)
     points = clustered(n, 48)
     one, two = (facility.cover(points, 200, candidates=np.arange(n), chosen=np.arange(5), mode=mode, threads=t) for t in (1, 2))
     for field in ("picks", "gains", "owner", "similarity"):
@@ -192,13 +193,14 @@ def test_a_similarity_of_ones_own_is_a_function_of_the_inner_product(long_way):
         outlay.select(points, 9, similarity=lambda inner: 5 * inner)
 
 
-def test_cells_cut_up_heaps_and_leave_no_row_out():
+def test_cells_cut_up_heaps_and_leave_no_row_out(monkeypatch):
+    monkeypatch.setattr(cells, "SMALL", 0)
     points = np.concatenate([np.ones((3000, 4)), np.random.default_rng(0).standard_normal((1000, 4))]).astype(np.float32)
     found = cells.cut(points, np.random.default_rng(0), map)
     assert np.array_equal(np.sort(found.rows), np.arange(4000)) and found.cuts[0] == 0 and found.cuts[-1] == 4000
     assert (np.diff(found.cuts) > 0).all() and np.diff(found.cuts).max() <= cells.LARGEST * 4000 / int(cells.CELLS * np.sqrt(4000)) + 1
     assert {(cell, cell) for cell in range(len(found.cuts) - 1)} <= set(found.near)
-    assert not set(found.near) & set(found.further) and all(a <= b for a, b in found.near + found.further)
+    assert found.further and not set(found.near) & set(found.further) and all(a <= b for a, b in found.near + found.further)
 
 
 def test_blocks_are_worth_it_where_the_sample_has_a_pair_above_the_coverage_of_either(monkeypatch):

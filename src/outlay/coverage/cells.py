@@ -11,13 +11,13 @@ from .parallel import Map
 from .similarity import SLAB, unit
 
 TURNS = 3  # of Lloyd's algorithm: cells need not be optimal
-CELLS = 3  # times sqrt(n)
-TAUGHT = 10  # rows a cell in the sample that k-means sees
+CELLS = 4  # times sqrt(n)
+TAUGHT = 7  # rows a cell in the sample that k-means sees
 FEWEST = 3  # of them; a cell with fewer gives its rows to others, since small products take longer than their share
-ALWAYS = 3  # cells that a cell looks at, itself included
-NEIGHBOURS = 16  # cells that it looks at if a sample finds something there, the first ones included
+ALWAYS, NEIGHBOURS = 3, 8  # cells that a cell looks at, itself included, and those that it looks at if a sample finds something there, the first ones included
+SMALL, SURELY = 30_000, 12  # rows up to which it looks at so many always: there are few rows in each
 STEP = 256  # cells whose neighbours are looked for at once
-LARGEST = 6  # times n / cells; larger cells are cut up, so that a heap of near-duplicates does not visit all of itself
+LARGEST = 8  # times n / cells; larger cells are cut up, so that a heap of near-duplicates does not visit all of itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def cut(embedding: Floats, rng: np.random.Generator, map_: Map) -> Cells:
         parts = -(-size // largest)
         cuts += [cuts[-1] + size * (part + 1) // parts for part in range(parts)]
         owner += [at] * parts
-    return Cells(rows, np.array(cuts), *_visits(centres[owner], map_))
+    return Cells(rows, np.array(cuts), *_visits(centres[owner], *((SURELY, SURELY) if n <= SMALL else (ALWAYS, NEIGHBOURS)), map_))
 
 
 def _nearest(points: Floats, centres: Floats, map_: Map) -> Indices:
@@ -74,9 +74,9 @@ def _means(points: Floats, cell: Indices, centres: Floats) -> Floats:
     return np.where(np.bincount(cell, minlength=len(centres))[:, None] > 0, unit(sums), centres)
 
 
-def _visits(centres: Floats, map_: Map) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Pairs of cells of which one has the other among its ALWAYS nearest, and those further ones of which one has the other among its NEIGHBOURS;
-    pieces of one cell, which are equally near, in a ring. Where there are no more than NEIGHBOURS cells, all are near."""
+def _visits(centres: Floats, always: int, neighbours: int, map_: Map) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Pairs of cells of which one has the other among its `always` nearest, and those further ones of which one has the other among its `neighbours`;
+    pieces of one cell, which are equally near, in a ring."""
     count = len(centres)
 
     def nearest(start: int) -> Indices:
@@ -84,7 +84,7 @@ def _visits(centres: Floats, map_: Map) -> tuple[list[tuple[int, int]], list[tup
         alike = centres[here] @ centres.T
         alike[np.arange(len(here)), here] = np.inf
         ring = (np.arange(count) - here[:, None]) % count
-        return np.lexsort((ring, -np.round(alike, 6)), axis=1)[:, :NEIGHBOURS]
+        return np.lexsort((ring, -np.round(alike, 6)), axis=1)[:, :neighbours]
 
     found = np.concatenate(list(map_(nearest, range(0, count, STEP))))
     cell = np.arange(count)[:, None]
@@ -92,5 +92,5 @@ def _visits(centres: Floats, map_: Map) -> tuple[list[tuple[int, int]], list[tup
     def pairs(found: Indices) -> set[tuple[int, int]]:
         return set(zip(np.minimum(cell, found).ravel().tolist(), np.maximum(cell, found).ravel().tolist(), strict=True))
 
-    near = pairs(found if count <= NEIGHBOURS else found[:, :ALWAYS])
+    near = pairs(found[:, :always])
     return sorted(near), sorted(pairs(found) - near)

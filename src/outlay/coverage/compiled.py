@@ -9,6 +9,9 @@ import numpy as np
 from numba import njit
 
 CHUNK = 16
+BITS = (1 << np.arange(CHUNK)).astype(np.uint32)
+PLACE = np.zeros(37, np.int64)  # of a single bit by its remainder mod 37, which is different for each
+PLACE[BITS % 37] = np.arange(CHUNK)
 
 
 @njit(cache=True, nogil=True)
@@ -25,26 +28,26 @@ def sift(block, over_a, over_b, sells_a, sells_b, mirrored, keys_1, levels_1, ke
         over = over_a[i]
         line = block[i]
         for start in range(0, columns, CHUNK):
-            stop = min(start + CHUNK, columns)
-            hits = 0
-            for j in range(start, stop):
-                hits += line[j] >= min(over, over_b[j])
-            if hits == 0:
-                continue
-            for j in range(start, stop):
-                level = line[j]
-                if level >= over and sells_b[j]:
-                    whole = np.int32(np.rint(level))
-                    if whole > over:  # a half may have been rounded down
-                        keys_1[found_1] = np.uint32(j << 16 | i)
-                        levels_1[found_1] = whole
-                        found_1 += 1
-                if mirrored and level >= over_b[j] and sells_a[i]:
-                    whole = np.int32(np.rint(level))
-                    if whole > over_b[j]:
-                        keys_2[found_2] = np.uint32(i << 16 | j)
-                        levels_2[found_2] = whole
-                        found_2 += 1
+            hits = np.uint32(0)  # a bit for each column that is above one of the two
+            if start + CHUNK <= columns:
+                for j in range(CHUNK):  # of known length: the compiler makes vector instructions of it
+                    hits |= BITS[j] if (line[start + j] >= over) | (line[start + j] >= over_b[start + j]) else np.uint32(0)
+            else:
+                for j in range(columns - start):
+                    hits |= BITS[j] if (line[start + j] >= over) | (line[start + j] >= over_b[start + j]) else np.uint32(0)
+            while hits:
+                lowest = hits & (~hits + np.uint32(1))
+                hits ^= lowest
+                j = start + PLACE[lowest % np.uint32(37)]
+                whole = np.int32(np.rint(line[j]))  # a half may be rounded down
+                if whole > over and sells_b[j]:
+                    keys_1[found_1] = np.uint32(j << 16 | i)
+                    levels_1[found_1] = whole
+                    found_1 += 1
+                if mirrored and whole > over_b[j] and sells_a[i]:
+                    keys_2[found_2] = np.uint32(i << 16 | j)
+                    levels_2[found_2] = whole
+                    found_2 += 1
     return found_1, found_2
 
 

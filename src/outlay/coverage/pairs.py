@@ -13,7 +13,7 @@ from .parallel import Map, Progress
 from .similarity import TOP, Kernel
 
 BLOCK = 1024  # rows of a block: its table of similarities stays in the cache
-EVERY, MOST = 16, 24  # the sample by which `worth` judges a block: one row in so many, no more than so many
+EVERY, MOST = 20, 24  # the sample by which `worth` judges a block: one row in so many, no more than so many
 
 
 @dataclass(frozen=True, slots=True)
