@@ -14,8 +14,10 @@ TURNS = 3  # of Lloyd's algorithm: cells need not be optimal
 CELLS = 4  # times sqrt(n)
 TAUGHT = 7  # rows a cell in the sample that k-means sees
 FEWEST = 3  # of them; a cell with fewer gives its rows to others, since small products take longer than their share
-ALWAYS, NEIGHBOURS = 3, 8  # cells that a cell looks at, itself included, and those that it looks at if a sample finds something there, the first ones included
-SMALL, SURELY = 30_000, 12  # rows up to which it looks at so many always: there are few rows in each
+# Cells that a cell looks at always, itself included, and those that it looks at if a sample finds something there, the first ones included: in
+# pools of up to SMALL rows, whose cells have few; of up to MIDDLE; and larger ones, which lose more (docs/selection.md has what they reached).
+SMALL, MIDDLE = 30_000, 70_000
+LOOKS = ((12, 12), (3, 8), (3, 10))
 STEP = 256  # cells whose neighbours are looked for at once
 LARGEST = 8  # times n / cells; larger cells are cut up, so that a heap of near-duplicates does not visit all of itself
 
@@ -53,7 +55,7 @@ def cut(embedding: Floats, rng: np.random.Generator, map_: Map) -> Cells:
         parts = -(-size // largest)
         cuts += [cuts[-1] + size * (part + 1) // parts for part in range(parts)]
         owner += [at] * parts
-    return Cells(rows, np.array(cuts), *_visits(centres[owner], *((SURELY, SURELY) if n <= SMALL else (ALWAYS, NEIGHBOURS)), map_))
+    return Cells(rows, np.array(cuts), *_visits(centres[owner], *LOOKS[(n > SMALL) + (n > MIDDLE)], map_))
 
 
 def _nearest(points: Floats, centres: Floats, map_: Map) -> Indices:
