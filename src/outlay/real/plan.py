@@ -99,7 +99,7 @@ def reasons(config: CampaignConfig) -> Iterator[str]:
     yield f"  a batch below about {SMALL} prompts is hardly worth the wait and a training; {config.buys} prompts make {config.buys // SMALL or 1}"
     if rounds > POINTS:
         yield f"  from the third round on, `status` can say what more annotations would bring: stop when that is little. So {POINTS + 1} rounds rather than one, and not many more: each is a wait for your annotators"
-    yield f"  strategy: the config says {config.strategy}. In our own measurements several rounds of min_margin or badge beat random in one world (docs/study/tiny.md), nothing did in another (docs/study/smollm2-flan.md), and a single round of mean_entropy was worse than random in both (in the second, by likelihood)"
+    yield f"  strategy: the config says {config.strategy}. In our own measurements several rounds of min_margin or badge beat random in one world, on a skewed pool and on a balanced one (docs/study/tiny.md), nothing did in another (docs/study/smollm2-flan.md), and a single round of mean_entropy was worse than random on the skewed pool and in the other world (there by likelihood)"
     yield "  to choose by data: name some hundred labelled prompts like the pool's as `sample`, and this command replays strategies on them"
 
 
