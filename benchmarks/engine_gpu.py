@@ -26,7 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-from _common import interleaved, row, show
+from _common import Timing, interleaved, row, show
 from _scoring import Job, compare, matmul_peak
 
 from outlay.engine import SFT, Runtime, graphs
@@ -114,17 +114,21 @@ class Bench:
             return
         job = self.job(dtype, new, self.fastest(dtype, new, "outlay", ours), self.fastest(dtype, new, "hf", theirs))
         timings = interleaved({"ours": job.outlay, "HF generate": job.hf}, repeats, clock=self.clock)
-        us, peer = timings["ours"], timings["HF generate"]
+        far = self.enter(f"scoring {new}, {dtype}", job, dtype, timings["ours"], timings["HF generate"], GOAL, peer_memory_gib=self.memory(job.hf))
+        print(f"  same tokens {self.rows[-1]['same_tokens']}, greatest difference of signals {far:.1e}", flush=True)
+
+    def enter(self, case: str, job: Job, dtype: str, us: Timing, peer: Timing, goal: float, **more: Any) -> float:
+        """Add the row of a case; -> the greatest difference of signals."""
         others, far = compare(us.result, peer.result)
         read, made = job.tokens(us.result)
         self.rows.append(
             row(
-                f"scoring {new}, {dtype}", us, peer, GOAL, tokens_per_second=round((read + made) / us.median), peer_tokens_per_second=round((read + made) / peer.median),
+                case, us, peer, goal, tokens_per_second=round((read + made) / us.median), peer_tokens_per_second=round((read + made) / peer.median),
                 generated_per_second=round(made / us.median), of_peak=round(job.flops(us.result) / us.median / self.peak(dtype), 4), minibatch=job.ours, peer_minibatch=job.theirs,
-                same_tokens=f"{len(job.rows) - len(others)}/{len(job.rows)}", difference=float(f"{far:.1e}"), least_margin_of_others=[float(f"{us.result.signals['min_margin'][i]:.1e}") for i in others[:8]], memory_gib=self.memory(job.outlay), peer_memory_gib=self.memory(job.hf),
+                same_tokens=f"{len(job.rows) - len(others)}/{len(job.rows)}", difference=float(f"{far:.1e}"), least_margin_of_others=[float(f"{us.result.signals['min_margin'][i]:.1e}") for i in others[:8]], memory_gib=self.memory(job.outlay), **more,
             )
         )  # fmt: skip
-        print(f"  same tokens {self.rows[-1]['same_tokens']}, greatest difference of signals {far:.1e}", flush=True)
+        return far
 
     def beside_vllm(self, dtype: str, new: int, repeats: int) -> None:
         """The same without embeddings, beside vLLM in the same process; it is started and warmed up before."""
@@ -137,17 +141,8 @@ class Bench:
         job = self.job(dtype, new, size, size, embedding=False)
         job.outlay(), job.vllm()
         timings = interleaved({"ours": job.outlay, "vLLM": job.vllm}, repeats, clock=self.clock)
-        us, peer = timings["ours"], timings["vLLM"]
-        others, far = compare(us.result, peer.result)
-        total = sum(job.tokens(us.result))
-        same = f"{len(job.rows) - len(others)}/{len(job.rows)}"
         self.facts["vllm"] = sys.modules["vllm"].__version__
-        self.rows.append(
-            row(
-                f"vLLM {new}, {dtype}", us, peer, 1.0, tokens_per_second=round(total / us.median), peer_tokens_per_second=round(total / peer.median),
-                of_peak=round(job.flops(us.result) / us.median / self.peak(dtype), 4), minibatch=size, peer_minibatch=size, same_tokens=same, difference=float(f"{far:.1e}"), memory_gib=self.memory(job.outlay),
-            )
-        )  # fmt: skip
+        self.enter(f"vLLM {new}, {dtype}", job, dtype, timings["ours"], timings["vLLM"], 1.0)
 
     def sizes(self) -> tuple[list[int], list[int]]:
         """Minibatches to choose from: ours, the peer's."""

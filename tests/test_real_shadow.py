@@ -19,6 +19,7 @@ from outlay.seeds import generator, lottery
 from outlay.store import Store
 from outlay.types import Evaluation, Selection
 
+from . import stopping
 from . import test_real as real
 
 
@@ -150,21 +151,13 @@ def test_what_is_compared_are_models_trained_on_these_labels_and_graded_on_the_d
 
 def test_a_comparison_that_was_cut_off_at_every_file_ends_with_the_same_bytes_and_leaves_no_weights(done, finished, tmp_path, monkeypatch):
     root = shutil.copytree(done, tmp_path / "people")
-    real_write, written, cuts = Store.write, [0], 0
-
-    def write(self, path, record):
-        written[0] += 1
-        if written[0] > 1:
-            raise KeyboardInterrupt
-        real_write(self, path, record)
-
-    monkeypatch.setattr(Store, "write", write)
+    cuts = 0
     for _ in range(30):
-        written[0] = 0
         try:
-            finish.finish(root)
+            with stopping.after(1, monkeypatch):
+                finish.finish(root)
             break
-        except KeyboardInterrupt:
+        except stopping.Stop:
             cuts += 1
     assert cuts == 10
     assert real.content(root) == real.content(finished)
