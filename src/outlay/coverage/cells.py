@@ -8,17 +8,18 @@ import numpy as np
 
 from ..types import Floats, Indices
 from .parallel import Map
-from .similarity import SLAB, unit
+from .similarity import unit
 
 TURNS = 3  # of Lloyd's algorithm: cells need not be optimal
-CELLS = 4  # times sqrt(n)
-TAUGHT = 7  # rows a cell in the sample that k-means sees
+CELLS = 3  # times sqrt(n)
+TAUGHT = 8  # rows a cell in the sample that k-means sees
 FEWEST = 3  # of them; a cell with fewer gives its rows to others, since small products take longer than their share
 # Cells that a cell looks at always, itself included, and those that it looks at if a sample finds something there, the first ones included: in
 # pools of up to SMALL rows, whose cells have few; of up to MIDDLE; and larger ones, which lose more (docs/selection.md has what they reached).
 SMALL, MIDDLE = 30_000, 70_000
-LOOKS = ((12, 12), (3, 8), (3, 10))
+LOOKS = ((12, 12), (3, 8), (3, 11))
 STEP = 256  # cells whose neighbours are looked for at once
+ROWS = 1024  # rows whose cell is looked for at once
 LARGEST = 8  # times n / cells; larger cells are cut up, so that a heap of near-duplicates does not visit all of itself
 
 
@@ -62,9 +63,9 @@ def _nearest(points: Floats, centres: Floats, map_: Map) -> Indices:
     """The cell of each row, of any length: lengths change no order of cells. points (n, d) -> (n,)."""
 
     def slab(start: int) -> Indices:
-        return (points[start : start + SLAB].astype(np.float32, copy=False) @ centres.T).argmax(axis=1)
+        return (points[start : start + ROWS].astype(np.float32, copy=False) @ centres.T).argmax(axis=1)
 
-    return np.concatenate(list(map_(slab, range(0, len(points), SLAB))))
+    return np.concatenate(list(map_(slab, range(0, len(points), ROWS))))
 
 
 def _means(points: Floats, cell: Indices, centres: Floats) -> Floats:

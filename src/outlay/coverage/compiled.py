@@ -163,11 +163,12 @@ def current_gains(candidates, starts, ends, rows, values, cover, weights):
 
 
 @njit(cache=True, nogil=True)
-def greedy(candidates, places, starts, ends, rows, values, cover, owner, weights, turn, picks, won):
-    """Lazy greedy on lists of pairs: fills picks (k,) and won (k,), raises cover, writes turn + 0, 1, ... into owner."""
-    bounds, fresh = np.zeros(len(starts), np.int64), np.zeros(len(starts), np.int32)
-    for candidate in candidates:
-        bounds[candidate] = current_gain(candidate, starts, ends, rows, values, cover, weights)
+def greedy(candidates, bounds, places, starts, ends, rows, values, cover, owner, weights, turn, picks, won):
+    """Lazy greedy on lists of pairs: fills picks (k,) and won (k,), raises cover, writes turn + 0, 1, ... into owner.
+
+    bounds (n,): the gain of each candidate now; changes.
+    """
+    fresh = np.zeros(len(starts), np.int32)
     heap = heap_of(candidates, bounds, places)
     size = len(heap)
     for number in range(len(picks)):

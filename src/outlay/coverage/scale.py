@@ -28,6 +28,7 @@ HEAD_AT_MOST = 256  # picks on that sample; a longer head is chosen by "cells" o
 PART = 32
 PAIRS = 1 << 25  # pairs that "exact" may hold
 LOOK = 256  # rows on which it counts them, and candidates that are looked at together
+SHARE = 4096  # candidates whose gains are added up by one task
 FULL = 2048  # labeled rows that "cells" compares with all rows; the rest with their neighbours only
 
 
@@ -207,12 +208,19 @@ class Job:
         """Picks up to the k-th by these lists, which it shortens. -> the candidates that are left, and the gains of each."""
         from . import compiled
 
-        before, quota, sells = len(self.picked), k - len(self.picked), self.sells
+        before, quota = len(self.picked), k - len(self.picked)
+        offered, bounds = self.candidates[self.sells[self.candidates]], np.zeros(len(self.similar), np.int64)
         found, won = np.empty(quota, np.int64), np.empty(quota, np.int64)
         state = (lists.starts, lists.ends, lists.rows, lists.values)
-        left = compiled.greedy(self.candidates[sells[self.candidates]], self.places, *state, self.cover, self.owner, self.weights, before, found, won)
+
+        def gains(candidates: Indices) -> np.ndarray:
+            parts = [candidates[at : at + SHARE] for at in range(0, len(candidates), SHARE)]
+            return np.concatenate([np.empty(0, np.int64), *self.map(lambda part: compiled.current_gains(part, *state, self.cover, self.weights), parts)])
+
+        bounds[offered] = gains(offered)
+        left = compiled.greedy(offered, bounds, self.places, *state, self.cover, self.owner, self.weights, before, found, won)
         self.picked, self.won = np.append(self.picked, self.places[found]), np.append(self.won, won)
-        return left, compiled.current_gains(left, *state, self.cover, self.weights)
+        return left, gains(left)
 
     def gains(self, rows: Indices) -> np.ndarray:
         """What each of these rows would add, over all pairs. -> (rows,)."""

@@ -105,7 +105,7 @@ def unit(embedding: Floats, rows: Indices | None = None, *, length: int = 1, map
         for start in range(first, min(first + SLAB, len(points)), PART):
             at = slice(start, start + PART)
             part = embedding[at if rows is None else rows[at]].astype(np.float32, copy=False)
-            norm = np.sqrt(np.add.reduce(part * part, axis=1, keepdims=True))
+            norm = np.sqrt(np.einsum("nd,nd->n", part, part))[:, None]
             norm[norm == 0] = 1
             norm /= np.float32(length)
             np.divide(part, norm, out=points[at])
