@@ -9,12 +9,11 @@ from threading import local
 import numpy as np
 
 from ..types import Indices
-from .parallel import Map, Progress
+from .parallel import Map, Progress, bundled
 from .similarity import TOP, Kernel
 
 BLOCK = 1024  # rows of a block: its table of similarities stays in the cache
 EVERY, MOST = 20, 24  # the sample by which `worth` judges a block: one row in so many, no more than so many
-BATCH = 16  # blocks of one task, where a block alone is too short a one
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +48,15 @@ def worth(kernel: Kernel, cover: np.ndarray, cuts: Indices, visits: list[tuple[i
     """The pairs of blocks among `visits` in which a sample finds a pair above `cover` (n,): of each block one row in EVERY, 2 to MOST of them."""
     spread = [np.linspace(low, high - 1, min(max(-(-(high - low) // EVERY), 2), MOST, high - low)).astype(np.int64) for low, high in pairwise(cuts.tolist())]
 
-    def found(a: int, others: list[int]) -> list[tuple[int, int]]:
+    def found(task: tuple[int, list[int]]) -> list[tuple[int, int]]:
+        a, others = task
         ends = np.cumsum([len(spread[b]) for b in others])
         theirs = np.concatenate([spread[b] for b in others])
         above = kernel.block(spread[a], theirs) > np.minimum(cover[spread[a], None], cover[theirs]) + np.float32(0.5)
         hits = np.logical_or.reduceat(above.any(axis=0), np.append(0, ends[:-1]))
         return [(a, b) for b, hit in zip(others, hits.tolist(), strict=True) if hit]
 
-    def several(tasks: list[tuple[int, list[int]]]) -> list[tuple[int, int]]:
-        return [visit for task in tasks for visit in found(*task)]
-
-    tasks = list(_by_first(visits).items())
-    return [visit for part in map_(several, [tasks[at : at + BATCH] for at in range(0, len(tasks), BATCH)]) for visit in part]
+    return [visit for part in bundled(map_, found, _by_first(visits).items()) for visit in part]
 
 
 def _by_first(visits: list[tuple[int, int]]) -> dict[int, list[int]]:
@@ -108,22 +104,20 @@ def collect(kernel: Kernel, cover: np.ndarray, sells: np.ndarray, cuts: Indices,
             parts[candidates].append(tuple(part))
     counts = np.zeros(len(kernel), np.int64)
 
-    def count(start: int) -> None:
-        for block in range(start, min(start + BATCH, len(parts))):
-            for _, keys, _ in parts[block]:
-                compiled.tally(keys, counts[cuts[block] : cuts[block + 1]])
+    def count(block: int) -> None:
+        for _, keys, _ in parts[block]:
+            compiled.tally(keys, counts[cuts[block] : cuts[block + 1]])
 
-    list(map_(count, range(0, len(parts), BATCH)))
+    list(bundled(map_, count, range(len(parts))))
     ends = np.cumsum(counts)
     starts = ends - counts
     rows, values = np.empty(ends[-1], np.int32), np.empty(ends[-1], np.int32)
     cursor = starts.copy()
 
-    def deal(start: int) -> None:
-        for block in range(start, min(start + BATCH, len(parts))):
-            for first, keys, levels in parts[block]:
-                compiled.deal(keys, levels, first, cursor[cuts[block] : cuts[block + 1]], rows, values)
-            parts[block].clear()  # as we go, or everything would be there twice
+    def deal(block: int) -> None:
+        for first, keys, levels in parts[block]:
+            compiled.deal(keys, levels, first, cursor[cuts[block] : cuts[block + 1]], rows, values)
+        parts[block].clear()  # as we go, or everything would be there twice
 
-    list(map_(deal, range(0, len(parts), BATCH)))
+    list(bundled(map_, deal, range(len(parts))))
     return Lists(starts, ends, rows, values)

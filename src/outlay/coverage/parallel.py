@@ -21,6 +21,13 @@ class Map(Protocol):
         """Results in the order of the items."""
 
 
+def bundled(map_: Map, fn: Callable[[T], R], items: Iterable[T], size: int = 16) -> Iterator[R]:
+    """map_ with several items to a task, where one alone is too short a task."""
+    items = list(items)
+    for results in map_(lambda start: [fn(item) for item in items[start : start + size]], range(0, len(items), size)):
+        yield from results
+
+
 @contextmanager
 def workers(threads: int | None = None) -> Iterator[Map]:
     """An ordered map over so many threads (default: as many as BLAS may use now), within which BLAS has one.

@@ -213,14 +213,14 @@ class Job:
         found, won = np.empty(quota, np.int64), np.empty(quota, np.int64)
         state = (lists.starts, lists.ends, lists.rows, lists.values)
 
-        def gains(candidates: Indices) -> np.ndarray:
+        def listed(candidates: Indices) -> np.ndarray:  # the gain of each by the lists
             parts = [candidates[at : at + SHARE] for at in range(0, len(candidates), SHARE)]
             return np.concatenate([np.empty(0, np.int64), *self.map(lambda part: compiled.current_gains(part, *state, self.cover, self.weights), parts)])
 
-        bounds[offered] = gains(offered)
+        bounds[offered] = listed(offered)
         left = compiled.greedy(offered, bounds, self.places, *state, self.cover, self.owner, self.weights, before, found, won)
         self.picked, self.won = np.append(self.picked, self.places[found]), np.append(self.won, won)
-        return left, gains(left)
+        return left, listed(left)
 
     def gains(self, rows: Indices) -> np.ndarray:
         """What each of these rows would add, over all pairs. -> (rows,)."""
