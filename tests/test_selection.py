@@ -140,7 +140,7 @@ def test_approximate_modes_come_close_to_greedy_in_value(mode, least):
     for name in ("exact", mode):
         found = facility.cover(points, 400, candidates=np.arange(4000), chosen=NOBODY, mode=name)
         value[name] = facility.gains_in_order(points, found.picks, chosen=NOBODY).sum()
-        assert found.objective <= value[name] + 1e-6
+        assert found.objective <= value[name] * (1 + 1e-6)  # matrix products of other shapes round some similarities to the next level
     assert value[mode] >= least * value["exact"]
 
 
@@ -208,7 +208,7 @@ def test_blocks_are_worth_it_where_the_sample_has_a_pair_above_the_coverage_of_e
     monkeypatch.setattr(pairs, "MOST", 100)
     similar, cuts = kernel(clustered(300)), np.arange(0, 301, 20)
     levels = similar.levels(slice(None), slice(None))
-    nearest = np.where(np.eye(300, dtype=bool), 0, levels).max(axis=1)  # as well covered as it can be by others: above it lies nothing for the row itself
+    nearest = np.where(np.eye(300, dtype=bool), 0, levels).max(axis=1) + 2  # better covered than it can be by others, however products round: above it lies nothing for the row itself
     cover = np.where(np.arange(300) < 160, nearest, nearest * 0.9).astype(np.int32)
     visits = [(a, b) for a, b in pairs.all_blocks(cuts) if a < b]
     least = np.minimum(cover[:, None], cover)

@@ -221,12 +221,38 @@ def _dense_gain(line, cover, weights):
     return gain
 
 
+@njit(cache=True, nogil=True, inline="always")
+def _level(squared, grain):
+    return np.int64(np.rint(np.float64(max(squared, np.float32(0))) / grain))
+
+
+@njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def fall_to(block, ends, lengths, grain, turns, levels, owner):
+    """Let the distances of the rows of a block fall to that of the nearest of its columns, the first of equals.
+
+    block (rows, c): -2 times inner products; ends (c,), lengths (rows,): squared lengths; grain: what a level is; turns (c,): what
+    owner says of the rows whose nearest this column is. Changes levels and owner (rows,).
+    """
+    for i in range(len(block)):
+        line = block[i]
+        least = line[0] + ends[0]
+        for j in range(len(line)):  # no place is kept, so the compiler makes vector instructions of it
+            squared = line[j] + ends[j]
+            least = squared if squared < least else least
+        level = _level(lengths[i] + least, grain)
+        if level < levels[i]:
+            j = 0
+            while j + 1 < len(line) and line[j] + ends[j] != least:
+                j += 1
+            levels[i], owner[i] = level, turns[j]
+
+
 @njit(cache=True, nogil=True)
-def farthest(table, levels, places, behind, picks, won):
+def farthest(inner, lengths, grain, levels, places, behind, picks, won):
     """Farthest first among a few rows, while the farthest of all is surely one of them: above the key `behind` of any other.
 
-    table (m, m): levels of squared distances; levels (m,): to the nearest chosen row; places (m,): the lower wins among equals.
-    Fills picks with places and won with levels. -> how many.
+    inner (m, m), lengths (m,): inner products and squared lengths; grain: what a level is; levels (m,): of the squared distances to
+    the nearest chosen row; places (m,): the lower wins among equals. Fills picks with places and won with levels. -> how many.
     """
     levels, rows = levels.copy(), len(levels)
     for number in range(len(picks)):
@@ -238,7 +264,7 @@ def farthest(table, levels, places, behind, picks, won):
             return number
         picks[number], won[number] = places[best], levels[best]
         for row in range(rows):
-            levels[row] = min(levels[row], table[best, row])
+            levels[row] = min(levels[row], _level(lengths[row] + (lengths[best] - np.float32(2) * inner[best, row]), grain))
         levels[best] = -1
     return len(picks)
 

@@ -12,7 +12,8 @@ from .parallel import Map, workers
 from .similarity import SLAB
 from .spread import GRAIN
 
-FEWEST, MOST = 64, 2048  # rows that farthest first looks at together
+FEWEST, MOST = 64, 1024  # rows that farthest first looks at together
+ROWS, COLUMNS = 1024, 1024  # of a matrix product
 WAITING = 256  # picks that D^2 sampling lets wait for the next product
 PATIENCE = 32  # refusals after which it does not
 FAR = np.int64(1) << 30  # level of the distance to nothing
@@ -23,7 +24,8 @@ class Distances:
 
     def __init__(self, points: Floats, candidates: Indices, map_: Map):
         points = np.asarray(points)
-        self.points, self.map = np.asarray(points[candidates], dtype=np.float32), map_
+        everyone = np.array_equal(candidates, np.arange(len(points)))  # then without a copy
+        self.points, self.map = np.ascontiguousarray(points if everyone else points[candidates], dtype=np.float32), map_
         self.lengths = np.einsum("nd,nd->n", self.points, self.points)
         longest = max(float(np.einsum("nd,nd->n", part, part).max()) for part in (np.asarray(points[at : at + SLAB], dtype=np.float32) for at in range(0, len(points), SLAB)))
         self.grain = GRAIN * longest if longest > 0 else 1.0  # of all rows: the grain must not depend on who is left
@@ -35,20 +37,19 @@ class Distances:
 
     def fall(self, centres: Floats, turn: int | None = None) -> None:
         """Take these rows as chosen, as the picks from this turn on (None: before all picks). (c, d)."""
+        from . import compiled
+
         centres = np.asarray(centres, dtype=np.float32)
+        lengths = np.einsum("cd,cd->c", centres, centres)
+        turns = np.full(len(centres), -1) if turn is None else np.arange(turn, turn + len(centres))
 
         def slab(task: tuple[int, int]) -> None:
-            at, part = slice(task[0], task[0] + SLAB), centres[task[1] : task[1] + WAITING]
-            block = self.points[at] @ (-2 * part).T
-            block += np.einsum("cd,cd->c", part, part)
-            best = block.argmin(axis=1)
-            levels = self.whole(self.lengths[at] + block[np.arange(len(block)), best])
-            closer = levels < self.levels[at]
-            self.levels[at][closer] = levels[closer]
-            self.owner[at][closer] = -1 if turn is None else turn + task[1] + best[closer]
+            at, of = slice(task[0], task[0] + ROWS), slice(task[1], task[1] + COLUMNS)
+            block = self.points[at] @ (-2 * centres[of]).T
+            compiled.fall_to(block, lengths[of], self.lengths[at], self.grain, turns[of], self.levels[at], self.owner[at])
 
-        for first in range(0, len(centres), WAITING):
-            list(self.map(slab, ((start, first) for start in range(0, len(self.points), SLAB))))
+        for first in range(0, len(centres), COLUMNS):
+            list(self.map(slab, ((start, first) for start in range(0, len(self.points), ROWS))))
 
 
 def farthest_first(points: Floats, k: int, candidates: Indices, chosen: Indices, threads: int | None) -> tuple[Indices, Floats, Indices, Floats]:
@@ -68,12 +69,9 @@ def farthest_first(points: Floats, k: int, candidates: Indices, chosen: Indices,
             keys = (far.levels << 32) - np.arange(n)  # the farthest has the highest, of equals the first
             size = min(size, n)
             ahead = np.argpartition(keys, n - size)[n - size :]
-            behind = np.delete(keys, ahead).max(initial=np.iinfo(np.int64).min)
             near = far.points[ahead]
-            squared = near @ (-2 * near).T
-            squared += far.lengths[ahead, None]
-            squared += far.lengths[ahead]
-            found = compiled.farthest(far.whole(squared), far.levels[ahead], ahead, behind, picks[count:], levels[count:])
+            keys[ahead] = np.iinfo(np.int64).min
+            found = compiled.farthest(near @ near.T, far.lengths[ahead], far.grain, far.levels[ahead], ahead, keys.max(), picks[count:], levels[count:])
             far.fall(far.points[picks[count : count + found]], count)
             count += found
             far.levels[picks[:count]] = -1  # below the duplicates of what is chosen
