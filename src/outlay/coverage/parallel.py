@@ -13,6 +13,7 @@ from typing import Protocol
 
 from ..types import R, T
 
+AHEAD = 8  # results a thread that may wait: with fewer, threads wait for a long block before theirs
 Progress = Callable[[str, int, int], None]  # what is going on, how much of it is done, of how much
 
 
@@ -49,7 +50,7 @@ def workers(threads: int | None = None) -> Iterator[Map]:
                 try:
                     for item in items:
                         waiting.append(pool.submit(fn, item))
-                        if len(waiting) > 2 * threads:
+                        if len(waiting) > AHEAD * threads:
                             yield waiting.popleft().result()
                     while waiting:
                         yield waiting.popleft().result()
