@@ -89,7 +89,7 @@ def d2_sample(points: Floats, k: int, candidates: Indices, chosen: Indices, rng:
     with workers(threads) as map_:
         now = Distances(points, candidates, map_)
         now.fall(np.asarray(points)[chosen])
-        picks = np.empty(k, np.int64)
+        picks, recent = np.empty(k, np.int64), np.empty((WAITING, now.points.shape[1]), np.float32)  # recent: rows of the picks that distances do not know
         count, known, refused = 0, 0, 0  # picks; those that all distances know; draws refused since
         reach = np.cumsum(now.levels)
         while count < k:
@@ -103,11 +103,10 @@ def d2_sample(points: Floats, k: int, candidates: Indices, chosen: Indices, rng:
             row = int(np.searchsorted(reach, rng.integers(reach[-1]), side="right"))
             level = int(now.levels[row])
             if count > known:
-                gaps = now.points[picks[known:count]]
-                squared = now.lengths[picks[known:count]] + now.lengths[row] - 2 * (gaps @ now.points[row])
+                squared = now.lengths[picks[known:count]] + now.lengths[row] - 2 * (recent[: count - known] @ now.points[row])
                 level = min(level, int(now.whole(squared.min())))
             if rng.integers(now.levels[row]) < level:
-                picks[count] = row
+                picks[count], recent[count - known] = row, now.points[row]
                 count += 1
             else:
                 refused += 1
