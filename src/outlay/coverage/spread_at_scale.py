@@ -24,8 +24,8 @@ class Distances:
 
     def __init__(self, points: Floats, candidates: Indices, map_: Map):
         points = np.asarray(points)
-        everyone = np.array_equal(candidates, np.arange(len(points)))  # then without a copy
-        self.points, self.map = np.ascontiguousarray(points if everyone else points[candidates], dtype=np.float32), map_
+        first = np.array_equal(candidates, np.arange(len(candidates)))  # then without a copy
+        self.points, self.map = np.ascontiguousarray(points[: len(candidates)] if first else points[candidates], dtype=np.float32), map_
         self.lengths = np.einsum("nd,nd->n", self.points, self.points)
         longest = max(float(np.einsum("nd,nd->n", part, part).max()) for part in (np.asarray(points[at : at + SLAB], dtype=np.float32) for at in range(0, len(points), SLAB)))
         self.grain = GRAIN * longest if longest > 0 else 1.0  # of all rows: the grain must not depend on who is left
