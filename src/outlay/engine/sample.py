@@ -35,7 +35,7 @@ def sample(
 ) -> Sampled:
     """`samples` responses to each prompt, from the whole distribution at this temperature. The prompt is read once for all of them.
 
-    Token t of sample i is where the cumulative probability passes a uniform number that (seed, prompt id, i, t) fix alone.
+    Token t of sample i wins a race whose noise (seed, prompt id, i, t) fix alone, see `draw`.
     """
     import torch
 
@@ -47,13 +47,13 @@ def sample(
     with torch.inference_mode():
         network = open_network(loaded, prompts, None, minibatch=size * samples, room=max_new_tokens, copies=samples)
         for some in (order[at : at + size] for at in range(0, len(order), size)):
-            uniform = np.stack([seeds.generator(seed, "sample", prompts[row].id, i).random(max_new_tokens) for row in some for i in range(samples)])
+            keys = np.stack([seeds.generator(seed, "sample", prompts[row].id, i).integers(1 << 63, size=max_new_tokens) for row in some for i in range(samples)])
             logits = network.admit([prompts[row] for row in some]).logits.repeat_interleave(samples, dim=0)
             network.repeat(samples)
-            said: list[list[int]] = [[] for _ in uniform]
+            said: list[list[int]] = [[] for _ in keys]
             alive, likely = np.arange(len(said)), np.zeros(len(said))
             for step in range(max_new_tokens):
-                drawn = draw(logits, torch.from_numpy(uniform[alive, step]).to(logits.device), temperature).cpu().numpy()
+                drawn = draw(logits, torch.from_numpy(keys[alive, step]).to(logits.device), temperature).cpu().numpy()
                 if logprobs:
                     likely[alive] += (logits.double() / temperature).log_softmax(dim=1).cpu().numpy()[np.arange(len(alive)), drawn]
                 for row, token in zip(alive, drawn.tolist(), strict=True):
@@ -73,10 +73,25 @@ def sample(
     return Sampled(texts, counts, ended, total)
 
 
-def draw(logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Tokens by the inverse of the cumulative distribution, in float64: no token of probability 0. (b, v), (b,) in [0, 1) -> (b,)."""
+def draw(logits: torch.Tensor, keys: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Tokens by the Gumbel-max trick in float64: the highest of logit / temperature + noise, so none of probability 0. (b, v), (b,) -> (b,).
+
+    Logits that differ by rounding, as those of another minibatch or device do, give another token about as often as the probabilities
+    differ. The inverse of the cumulative distribution would do so at every border between two of the vocabulary's tokens.
+    """
     import torch
 
-    total = (logits.double() / temperature).softmax(dim=1).cumsum(dim=1)
-    found = torch.searchsorted(total, uniform.double()[:, None] * total[:, -1:], right=True)[:, 0]
-    return found.clamp(max=logits.shape[1] - 1)
+    rows = 1 if logits.device.type == "cpu" else len(logits)  # a row at a time stays in the cache
+    parts = zip(logits.split(rows), keys.split(rows), strict=True)
+    return torch.cat([noise(key, part.shape[1]).add_(part.double().div_(temperature)).argmax(dim=1) for part, key in parts])
+
+
+def noise(keys: torch.Tensor, width: int) -> torch.Tensor:
+    """Gumbel noise of each key, the same integers on every device: SplitMix64 (Steele et al. 2014) of key and column. (b,) -> (b, width)."""
+    import torch
+
+    state = keys[:, None] + torch.arange(1, width + 1, device=keys.device) * (0x9E3779B97F4A7C15 - (1 << 64))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)), (31, 1)):
+        state ^= (state >> shift).bitwise_and_((1 << 64 - shift) - 1)  # integers are signed: the mask makes it a shift that fills with zeros
+        state *= factor
+    return (state >> 12).bitwise_and_((1 << 52) - 1).double().add_(0.5).mul_(2.0**-52).log_().neg_().log_().neg_()
