@@ -17,6 +17,8 @@ from .render import Rendered
 if TYPE_CHECKING:
     import torch
 
+CACHED = 1 << 16  # numbers of noise made at once on a CPU, so that they stay in its cache
+
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
@@ -81,7 +83,7 @@ def draw(logits: torch.Tensor, keys: torch.Tensor, temperature: float) -> torch.
     """
     import torch
 
-    rows = 1 if logits.device.type == "cpu" else len(logits)  # a row at a time stays in the cache
+    rows = max(1, CACHED // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
     parts = zip(logits.split(rows), keys.split(rows), strict=True)
     return torch.cat([noise(key, part.shape[1]).add_(part.double().div_(temperature)).argmax(dim=1) for part, key in parts])
 
