@@ -21,6 +21,8 @@ from outlay.store import Store
 from outlay.study import run_study
 from outlay.types import Signals
 
+pytestmark = pytest.mark.xdist_group("report")  # one worker makes the runs and pages that they share
+
 TOY = Path(__file__).parent.parent / "configs" / "toy.yaml"
 
 

@@ -80,7 +80,7 @@ def problems(draw):
 def test_every_mode_is_plain_greedy_in_small_pools(long_way, monkeypatch, mode, name, weighted):
     monkeypatch.setattr(pairs, "BLOCK", 5)
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @settings(max_examples=30, deadline=None, derandomize=True)
     @given(problems())
     def check(problem):
         points, candidates, labeled, k, weights = problem

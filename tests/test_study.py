@@ -180,6 +180,7 @@ def test_temporary_files_of_killed_processes_are_swept(copied, toy_study):
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_processes_give_the_bytes_of_serial(whole, toy_study, tmp_path):
     run = run_study(toy_study(executor="processes", workers=2), tmp_path / "run", quiet=True)
     assert tables(run) == tables(whole)

@@ -16,6 +16,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, PercentFormatter
 
@@ -56,10 +58,11 @@ def render(figure: Figure) -> tuple[str, bytes]:
     """(SVG, PNG) of a figure; the same figure gives the same bytes."""
     svg, png = io.StringIO(), io.BytesIO()
     with matplotlib.rc_context(RC):
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # laid out once, for both files
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+        figure.get_layout_engine().execute(figure)
+        figure.set_layout_engine("none")  # laid out once, for both files, which savefig would draw twice each
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        figure.set_dpi(160)
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
     return _slim(svg.getvalue()), png.getvalue()
 
 
