@@ -58,7 +58,8 @@ def render(figure: Figure) -> tuple[str, bytes]:
     """(SVG, PNG) of a figure; the same figure gives the same bytes."""
     svg, png = io.StringIO(), io.BytesIO()
     with matplotlib.rc_context(RC):
-        figure.get_layout_engine().execute(figure)
+        if (layout := figure.get_layout_engine()) is not None:
+            layout.execute(figure)
         figure.set_layout_engine("none")  # laid out once, for both files, which savefig would draw twice each
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
         figure.set_dpi(160)
