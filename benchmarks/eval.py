@@ -1,7 +1,7 @@
 """Evaluation with a shared few-shot prompt: our generate() against lm-evaluation-harness' HFLM and Hugging Face's generate().
 
-    pip install -r benchmarks/requirements.txt
-    OMP_NUM_THREADS=1 python benchmarks/eval.py --data FOLDER [--quick] [--json FILE]
+    make .venv/stamp-smollm2 .venv/stamp-lm-eval
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/eval.py --data FOLDER [--quick] [--json FILE]
 
 All arms get the prompts that the harness renders for one BBH task, the same model in memory, one thread, the same limit of new tokens
 and the same stop strings, and must give the same responses. HFLM is timed with minibatches of one and with the fastest of a few

