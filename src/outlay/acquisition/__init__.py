@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import registry
 from ..coverage.pairs import BLOCK
-from ..coverage.similarity import GRAIN, unit
+from ..coverage.similarity import GRAIN, SLAB, unit
 from ..errors import ConfigError, DataError, OutlayError
 from ..types import Floats, Indices, Signals, View
 from . import baseline, coverage, generation, hybrid, preference, tasks, uncertainty
@@ -134,7 +134,8 @@ def _declared(view: View, card: registry.Card) -> View:
         column.flags.writeable = False
         # Coverage looks at labeled rows too; a ranking does not, and a labeled row may be unmeasured.
         rows = np.arange(len(column)) if name in card.of_labeled else view.unlabeled
-        bad = ~np.isfinite(column[rows].reshape(len(rows), -1)).all(axis=1)
+        slabs = (column[at : at + SLAB] for at in range(0, len(column), SLAB))
+        bad = ~np.concatenate([np.isfinite(slab.reshape(len(slab), -1)).all(axis=1) for slab in slabs])[rows]
         if bad.any():
             row = int(rows[bad][0])
             raise SignalError(name, row, float(next(v for v in np.atleast_1d(column[row]) if not np.isfinite(v))))

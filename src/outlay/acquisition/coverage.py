@@ -62,7 +62,7 @@ def k_center(view: View, k: int, rng: np.random.Generator) -> Indices:
 
 def _farthest_first(view: View, k: int) -> tuple[Indices, Floats, float]:
     line = line_up(view)
-    points = unit(view.signals.columns["embedding"])[line.rows]
+    points = unit(view.signals.columns["embedding"], line.rows)
     found = spread.farthest_first(points, k, candidates=line.unlabeled, chosen=line.labeled)
     return line.rows[found.picks], found.distances, float(found.away.max())
 
@@ -75,7 +75,7 @@ def k_means_pp(view: View, k: int, rng: np.random.Generator) -> Indices:
     Euclidean, on rows of length 1. Between `random` and `k_center`: far prompts are likely, outliers are not certain.
     """
     line = line_up(view)
-    points = unit(view.signals.columns["embedding"])[line.rows]
+    points = unit(view.signals.columns["embedding"], line.rows)
     return line.rows[spread.d2_sample(points, k, candidates=line.unlabeled, chosen=line.labeled, rng=rng)]
 
 
@@ -87,7 +87,7 @@ def k_means(view: View, k: int, rng: np.random.Generator) -> Indices:
     clusters again. Where fewer than k prompts differ, the rest follow in the order of the lottery.
     """
     rows = by_lottery(view)
-    found = rows[clusters.representatives(unit(view.signals.columns["embedding"])[rows], k, rng)]
+    found = rows[clusters.representatives(unit(view.signals.columns["embedding"], rows), k, rng)]
     return np.concatenate([found, rows[~np.isin(rows, found)]])[:k]
 
 
@@ -108,7 +108,7 @@ def idds(view: View, k: int, rng: np.random.Generator, *, weight: Share = 0.67) 
 
 def _idds(view: View, k: int, weight: float) -> tuple[Indices, Floats]:
     line = line_up(view)
-    points = unit(view.signals.columns["embedding"])[line.rows].astype(np.float64)
+    points = unit(view.signals.columns["embedding"], line.rows).astype(np.float64)
     free = points[line.unlabeled]
     to_free = free @ free.sum(axis=0) - np.einsum("md,md->m", free, free)  # summed cosine to the others
     to_labeled = free @ points[line.labeled].sum(axis=0)

@@ -108,7 +108,7 @@ def _huds(view: View, weight: float, strata: int) -> Floats:
     rows = by_lottery(view)
     unsure = _stretched(-view.signals.columns["mean_logprob"][rows].astype(np.float64))
     stratum = np.minimum((unsure * strata).astype(np.int64), strata - 1)
-    points = unit(view.signals.columns["embedding"])[rows].astype(np.float64)
+    points = unit(view.signals.columns["embedding"], rows).astype(np.float64)
     centroids = np.zeros((strata, points.shape[1]))
     np.add.at(centroids, stratum, points)
     unlike = 1 - np.einsum("md,md->m", points, unit(centroids)[stratum])

@@ -14,8 +14,8 @@ from .spread import GRAIN
 
 FEWEST, MOST = 64, 1024  # rows that farthest first looks at together
 ROWS, COLUMNS = 1024, 1024  # of a matrix product
-WAITING = 256  # picks that D^2 sampling lets wait for the next product
-PATIENCE = 32  # refusals after which it does not
+WAITING = 1024  # picks that D^2 sampling lets wait for the next product
+PATIENCE = 128  # refusals after which it does not
 FAR = np.int64(1) << 30  # level of the distance to nothing
 
 
