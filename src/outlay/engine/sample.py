@@ -96,4 +96,4 @@ def noise(keys: torch.Tensor, width: int) -> torch.Tensor:
     for shift, factor in ((30, 0xBF58476D1CE4E5B9 - (1 << 64)), (27, 0x94D049BB133111EB - (1 << 64)), (31, 1)):
         state ^= (state >> shift).bitwise_and_((1 << 64 - shift) - 1)  # integers are signed: the mask makes it a shift that fills with zeros
         state *= factor
-    return (state >> 12).bitwise_and_((1 << 52) - 1).double().add_(0.5).mul_(2.0**-52).log_().neg_().log_().neg_()
+    return state.bitwise_right_shift_(12).bitwise_and_((1 << 52) - 1).double().add_(0.5).mul_(2.0**-52).log_().neg_().log_().neg_()
