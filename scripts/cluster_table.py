@@ -53,7 +53,7 @@ def measured() -> Measured:
     cpu = prompts_of("engine.md", r"float32, (\d+) FLAN V2 CoT questions \(mean") / figures("engine.md", "scoring, 16 new tokens, with embedding")[1]
     small = figures("selection.md", "facility location 100k, `cells`")
     large = figures("selection.md", "facility location 1M (float16 file), `cells`, two threads")
-    center = figures("selection.md", "k-center 50k, three runs | lightly-mundig 0.1.16, on threads of its own")
+    center = figures("selection.md", "k-center 50k | lightly-mundig 0.1.16, on threads of its own")
     return Measured(gpu, cpu, (100_000, small[1], small[4]), (1_000_000, large[1], large[4]), center[1] / (50_000 * 5_000))
 
 
