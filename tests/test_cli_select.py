@@ -20,7 +20,7 @@ def go(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     points = np.random.default_rng(0).standard_normal((60, 5)).astype(np.float16)
     np.save("e.npy", points)
-    rows = [{"prompt": f"What is {row}?", "name": f"q{row:02d}"} for row in range(60)]
+    rows = [{"prompt": f"What is {row}?", "name": f"q{row:02d}", "same": "q"} for row in range(60)]
     (tmp_path / "pool.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     def run(*arguments):
@@ -34,7 +34,7 @@ def go(monkeypatch, capsys, tmp_path):
 
 
 def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
 def test_the_file_holds_what_select_chooses_from_arrays(go, tmp_path):
@@ -115,6 +115,15 @@ def test_shards_that_the_model_read_before_a_kill_are_not_read_again(go, tmp_pat
         (["--k", 2, "--labeled", "names.txt"], 1, "'q01' is no row number"),
         (["--k", 2, "--labeled", "names.txt", "--id", "nam"], 1, "did you mean 'name'"),
         (["--k", 2, "--strategy", "k_centre"], 2, "did you mean 'k_center'"),
+        (["--k", 2, "--strategy", "mean_entropy"], 2, "give --model M in the place of --embeddings"),
+        (["--k", 2, "--keep-embeddings", "b.npy"], 2, "--keep-embeddings is for --model"),
+        (["--k", 2, "--out", "pool.jsonl"], 2, "is the pool, which would be lost"),
+        (["--k", 2, "--out", "labeled.csv", "--labeled", "labeled.csv"], 2, "is --labeled, which would be lost"),
+        (["--k", 2, "--labeled", "power.txt"], 1, "'²' is no row number"),
+        (["--k", 2, "--labeled", "latin.txt"], 1, "byte 0 is not UTF-8"),
+        (["--k", 2, "--embeddings", "zip.npy"], 1, "not a .npy file"),
+        (["--k", 2, "--embeddings", "brackets.npy"], 1, "not a .npy file"),
+        (["--k", 2, "--id", "same"], 1, "rows 1 and 2 have the same id 'q'"),
     ],
 )
 def test_what_does_not_fit_is_one_line(go, tmp_path, arguments, code, says):
@@ -125,7 +134,39 @@ def test_what_does_not_fit_is_one_line(go, tmp_path, arguments, code, says):
     bad[17, 3] = np.nan
     np.save("nan.npy", bad)
     (tmp_path / "names.txt").write_text("q01\n")
+    (tmp_path / "labeled.csv").write_text("1\n")
+    (tmp_path / "power.txt").write_text("²\n", encoding="utf-8")
+    (tmp_path / "latin.txt").write_bytes("é\n".encode("latin-1"))
+    (tmp_path / "zip.npy").write_bytes(b"PK\x03\x04 is no archive")
+    header = b"{'descr': '<f2', 'fortran_order': False, 'shape': ((((60, 5), }".ljust(117) + b"\n"
+    (tmp_path / "brackets.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + points.tobytes())
+    before = (tmp_path / "pool.jsonl").read_bytes()
     given = {"--embeddings": "e.npy", "--out": "a.jsonl"} | dict(zip(arguments[::2], arguments[1::2], strict=True))
     left, out, err = go("pool.jsonl", *(part for pair in given.items() for part in pair))
     assert (left, out) == (code, "") and err.count("\n") == 1 and says in err
-    assert not (tmp_path / "a.jsonl").exists()
+    assert (tmp_path / "pool.jsonl").read_bytes() == before and not (tmp_path / "a.jsonl").exists()
+
+
+def test_embeddings_of_zeros_choose_by_lottery_and_the_command_ends_well(go, tmp_path):
+    np.save("zero.npy", np.zeros((60, 5), dtype=">f4"))
+    code, out, _ = go("pool.jsonl", "--embeddings", "zero.npy", "--k", 5, "--out", "a.jsonl")
+    assert code == 0 and len({row["row"] for row in lines(tmp_path / "a.jsonl")}) == 5 and "objective 0;" in out
+
+
+def test_labeled_rows_are_read_from_files_of_other_programs_and_count_once(go, tmp_path):
+    (tmp_path / "done.txt").write_bytes(b"\xef\xbb\xbf3\r\n3\r\n\r\n 40 \r\n")
+    code, out, _ = go("pool.jsonl", "--embeddings", "e.npy", "--k", 58, "--out", "a.jsonl", "--labeled", "done.txt")
+    assert code == 0 and "(2 labeled already)" in out and {row["row"] for row in lines(tmp_path / "a.jsonl")} == set(range(60)) - {3, 40}
+
+
+def test_ids_with_spaces_can_be_named(go, tmp_path):
+    (tmp_path / "spaced.jsonl").write_text("".join(json.dumps({"prompt": f"{n}?", "id": f" a\u2028{n}"}) + "\n" for n in range(60)))
+    (tmp_path / "done.txt").write_text(" a\u20287\n", encoding="utf-8")
+    code, _, _ = go("spaced.jsonl", "--embeddings", "e.npy", "--k", 59, "--out", "a.jsonl", "--labeled", "done.txt", "--id", "id")
+    assert code == 0 and 7 not in {row["row"] for row in lines(tmp_path / "a.jsonl")}
+
+
+def test_a_strategy_that_reads_words_needs_no_model_for_them(go, tmp_path):
+    for given in (["--embeddings", "e.npy"], ["--model", "tiny"]):
+        code, out, _ = go("pool.jsonl", *given, "--k", 4, "--out", "a.jsonl", "--strategy", "delfy")
+        assert code == 0 and "delfy chose 4 of 60" in out

@@ -130,7 +130,7 @@ def test_blocks_do_not_change_the_answer(monkeypatch):
 def test_unknown_kernel_names_the_near_match():
     with pytest.raises(ConfigError, match="did you mean 'cosine'"):
         facility.cover(np.eye(2), 1, candidates=np.arange(2), chosen=np.array([], dtype=int), kernel="cosin")
-    with pytest.raises(ConfigError, match="above 0"):
+    with pytest.raises(ConfigError, match=r"at least 0\.0001"):
         facility.cover(np.eye(2), 1, candidates=np.arange(2), chosen=np.array([], dtype=int), kernel="rbf", width=0)
 
 

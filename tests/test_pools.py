@@ -126,6 +126,19 @@ def test_bytes_that_are_not_utf8_are_named(tmp_path):
         FilePool(path=tmp_path / "p.jsonl")()
 
 
+def test_a_damaged_page_of_a_parquet_file_is_one_line(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"prompt": [f"prompt {n} of many" for n in range(2000)]}), path, use_dictionary=False)
+    raw = bytearray(path.read_bytes())
+    raw[200:400] = bytes(255 - byte for byte in raw[200:400])
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match=r"p\.parquet is not a readable Parquet file: \S"):
+        FilePool(path=path, response=None)()
+
+
 @pytest.mark.parametrize(("name", "says"), [("p.parquet", "not a readable Parquet file"), ("p.xls", r"unknown ending '\.xls'; use one of \.jsonl"), ("none.csv", "does not exist")])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, says):
     if not name.startswith("none"):

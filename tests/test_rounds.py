@@ -92,16 +92,45 @@ def test_other_prompts_under_the_same_numbers_are_noticed_and_pairs_made_anew():
     assert np.array_equal(kept.picks, fresh.picks)
 
 
-@pytest.mark.parametrize("why", ["others were bought", "a pick was skipped"])
+@pytest.mark.parametrize("why", ["others were bought", "fewer others than the head", "the head out of its order", "a pick was skipped"])
 def test_a_head_that_is_not_bought_is_not_taken_as_given(why):
     points, order = clustered(), np.arange(1500)
     rounds = start(points)
     first = rounds.next(40, candidates=order, chosen=NOBODY).picks
-    bought = order[3::30] if why == "others were bought" else first[1:]
+    bought = {"others were bought": order[3::30], "fewer others than the head": order[3:11], "the head out of its order": first[4:8], "a pick was skipped": first[1:]}[why]
     left = np.setdiff1d(order, np.append(bought, first[0]))
-    kept = rounds.next(30, candidates=left, chosen=bought)
-    fresh = facility.cover(points, 30, candidates=left, chosen=bought, mode="two_stage")
-    assert np.array_equal(kept.picks, fresh.picks) and kept.objective == fresh.objective
+    for k in (5, 30):
+        kept = rounds.next(k, candidates=left, chosen=bought)
+        fresh = facility.cover(points, k, candidates=left, chosen=bought, mode="two_stage")
+        assert np.array_equal(kept.picks, fresh.picks) and np.array_equal(kept.gains, fresh.gains) and kept.objective == fresh.objective
+
+
+def test_embeddings_that_change_in_place_are_noticed():
+    points, everyone = clustered(), np.arange(1500)
+    rounds = start(points)
+    points[:] = points[::-1].copy()
+    moved = rounds.moved(points, chosen=NOBODY)
+    assert moved is not rounds
+    assert np.array_equal(moved.next(60, candidates=everyone, chosen=NOBODY).picks, start(points).next(60, candidates=everyone, chosen=NOBODY).picks)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"chosen": [3, 200]}, "chosen rows: row 200 does not exist"),
+        ({"chosen": [-1]}, "chosen rows: row -1 does not exist"),
+        ({"candidates": [10**6, 1, 2]}, "candidates: row 1000000 does not exist"),
+        ({"chosen": np.ones(3, dtype=bool)}, r"mask of chosen rows has shape \(3,\)"),
+        ({"chosen": [0.5]}, "row numbers or a mask, got float64"),
+    ],
+)
+def test_rows_that_do_not_exist_are_refused(given, says):
+    rounds, fine = start(clustered(200)), {"candidates": np.arange(9, 200), "chosen": np.arange(9)}
+    for call in (lambda: rounds.next(2, **(fine | given)), lambda: facility.cover(clustered(200), 2, **(fine | given))):
+        with pytest.raises(DataError, match=says):
+            call()
+    mask = np.arange(200) < 9
+    assert np.array_equal(rounds.next(9, candidates=~mask, chosen=mask).picks, rounds.next(9, **fine).picks)
 
 
 def test_a_round_within_the_head_has_its_true_value_and_a_bound_above_the_best(monkeypatch):

@@ -88,13 +88,15 @@ def test_every_mode_is_plain_greedy_in_small_pools(long_way, monkeypatch, mode, 
         levels = facility._levels(weights, len(points))[0] if weighted else None
         picks, gains, total, left, best = plain_greedy(s, candidates, labeled, k, levels)
         found = facility.cover(points, k, candidates=candidates, chosen=labeled, kernel=name, width=0.3, mode=mode, weights=weights if weighted else None)
-        unit_of_gain = 2.0**20 * (facility.LEVELS if weighted else 1)
+        unit_of_gain = facility._levels(weights if weighted else None, len(points))[1]
+        everything = len(points) if levels is None else int(levels.sum())
         assert found.picks.tolist() == picks
         assert (found.gains * unit_of_gain).tolist() == gains
         assert found.objective * unit_of_gain == total
-        assert found.bound * unit_of_gain == total + left
+        assert found.bound * unit_of_gain == max(total, min(total + left, everything << 20))
         counted = np.ones(len(points), dtype=bool) if levels is None else levels > 0
         assert np.array_equal((found.similarity / GRAIN)[counted], best[counted])
+        assert not found.similarity[~counted].any() and (found.owner[~counted] == -1).all()
 
     check()
 
@@ -335,6 +337,21 @@ def test_the_bound_of_cells_counts_the_gains_that_its_lists_miss(monkeypatch, lo
     assert found.bound - found.objective == pytest.approx(np.sort(gains)[-300:].sum(), rel=0.15)
 
 
+@pytest.mark.parametrize("looks", [1, 12])
+@pytest.mark.parametrize("k", [1, 3, 12, 60])
+def test_the_bound_of_cells_holds_for_few_picks_and_says_something(monkeypatch, k, looks):
+    monkeypatch.setattr(cells, "LOOKS", ((looks, looks),) * 3)
+    points = clustered(3000, 32)
+    exact, rough = (outlay.select(points, k, mode=mode) for mode in ("exact", "cells"))
+    assert exact.objective <= rough.bound <= min(3000, 1.35 * exact.bound)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_bound_is_above_a_pool_that_is_represented_perfectly(mode):
+    found = outlay.select(clustered(800), 4, mode=mode, weights=np.linspace(0, 1, 800))
+    assert found.objective <= found.bound <= np.linspace(0, 1, 800).sum() + 1e-3
+
+
 def test_evidence_of_k_center_bounds_the_radius_from_below():
     import itertools
 
@@ -368,6 +385,63 @@ def test_a_number_that_is_none_is_refused_and_the_row_named(bad, spec):
         outlay.select(points, 5, strategy=spec)
 
 
+@pytest.mark.parametrize("length", [1e30, 1e18, 1e-18, 1e-37])
+def test_rows_of_any_length_are_chosen_alike(length):
+    points = clustered(60, 8)
+    mixed = points.copy()
+    mixed[7] *= np.float32(length)
+    whole = outlay.select(points, 9), outlay.select(mixed, 9), outlay.select(points.astype(np.float64) * length * 1e-5, 9)
+    assert all(np.array_equal(found.rows, whole[0].rows) and found.objective == pytest.approx(whole[0].objective, rel=1e-6) for found in whole)
+    np.testing.assert_allclose(unit(mixed)[7], unit(points)[7], rtol=1e-6)
+
+
+def test_numbers_that_float32_does_not_hold_are_refused_and_the_row_named():
+    points = clustered(30, 4).astype(np.float64)
+    points[12] *= 1e300
+    with pytest.raises(DataError, match=r"row 12 has a value that is .*more than float32 holds"):
+        outlay.select(points, 3)
+
+
+@pytest.mark.parametrize("rare", [1e-2, 1e-5, 1e-9])
+def test_light_rows_count_beside_a_heavy_one(rare):
+    points, weights = clustered(300), np.full(300, rare)
+    weights[5] = 1
+    found = outlay.select(points, 30, weights=weights)
+    alike = np.maximum(unit(points) @ unit(points)[found.rows].T, 0).max(axis=1)
+    assert found.objective == pytest.approx(np.maximum(np.rint(weights * 2**20), 1) @ alike / 2**20, rel=1e-4) and (found.owner >= 0).all()
+    assert found.bound >= found.objective and found.bound == pytest.approx(found.objective, rel=0.35)
+
+
+def test_a_row_without_weight_is_represented_by_nobody():
+    found = outlay.select(np.array([[1, 0], [0, 1]], dtype=np.float32).repeat(3, 0), 1, weights=np.array([1, 1, 1, 0, 0, 0]))
+    assert found.similarity.tolist() == [1, 1, 1, 0, 0, 0] and found.owner.tolist() == [0, 0, 0, -1, -1, -1]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_rows_that_differ_in_length_only_represent_each_other_under_rbf(seed):
+    row = np.random.default_rng(seed).standard_normal(1 + seed).astype(np.float32)
+    found = outlay.select(np.outer(np.linspace(1, 3, 20), row).astype(np.float32), 1, strategy="facility_location(kernel='rbf')")
+    assert found.objective == pytest.approx(20) and (found.owner == 0).all()
+
+
+@pytest.mark.parametrize("away", [1e-3, 1e-4, 1e-5])
+def test_rbf_tells_rows_apart_that_lie_close_together(away):
+    rng = np.random.default_rng(0)
+    points = (rng.standard_normal(20) + away * rng.standard_normal((300, 20))).astype(np.float32)
+    found = outlay.select(points, 5, strategy="facility_location(kernel='rbf')")
+    rows = points.astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    squared = ((rows[:, None] - rows) ** 2).sum(axis=-1)
+    assert found.objective == pytest.approx(np.exp(-squared[:, found.rows].min(axis=1) / (0.1 * squared.mean())).sum(), rel=0.05)
+
+
+@pytest.mark.parametrize("spec", ["facility_location", "k_center", "k_means_pp", "k_means"])
+def test_the_answer_does_not_depend_on_threads(spec):
+    points = np.random.default_rng(0).standard_normal((4300, 130)).astype(np.float32)
+    one, two = (outlay.select(points, 20, strategy=spec, threads=threads) for threads in (1, 2))
+    assert np.array_equal(one.rows, two.rows) and (one.objective, one.bound) == (two.objective, two.bound)
+
+
 def test_half_precision_strides_and_read_only_memory_maps_are_taken_as_they_are(tmp_path):
     points = clustered(400, 8).astype(np.float16)
     np.save(tmp_path / "e.npy", points)
@@ -385,6 +459,9 @@ def test_what_does_not_fit_is_refused_with_the_numbers():
     for arguments, says in (
         ({"k": 21}, "20 of 20 are not labeled"),
         ({"k": 0}, "between 1 and 20"),
+        ({"k": 2.5}, "cannot choose 2.5 rows"),
+        ({"k": 1, "labeled": np.arange(20)}, "all 20 rows are labeled"),
+        ({"k": 2, "strategy": "task_uniform", "groups": ["a"] * 19}, r"groups have shape \(19,\)"),
         ({"k": 19, "labeled": [1, 1, 2]}, "18 of 20"),
         ({"k": 2, "labeled": [20]}, "row 20 does not exist"),
         ({"k": 2, "labeled": np.ones(3, dtype=bool)}, r"shape \(3,\)"),
@@ -396,6 +473,9 @@ def test_what_does_not_fit_is_refused_with_the_numbers():
     for arguments, says in (
         ({"strategy": "k_centre"}, "did you mean 'k_center'"),
         ({"mode": "cell"}, "did you mean 'cells'"),
+        ({"threads": 0}, "threads must be 1 or more"),
+        ({"similarity": lambda inner: 1.0}, "an array of the same shape"),
+        ({"strategy": "facility_location(kernel='rbf', width=1e-50)"}, "at least 0.0001"),
         ({"strategy": "random", "mode": "exact"}, "no use"),
         ({"strategy": "mean_entropy"}, "mean_entropy"),
         ({"strategy": "uncertainty_weighted_facility_location"}, "needs the signal 'mean_entropy'"),

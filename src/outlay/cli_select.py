@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import sys
 import time
+import tokenize
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,7 +41,7 @@ def select(
     text: Annotated[str, typer.Option(help="Column of the prompts.")] = "prompt",
     id: Annotated[str | None, typer.Option(help="Column of the ids (default: row numbers).", show_default=False)] = None,
     group: Annotated[str | None, typer.Option(help="Column of the groups, for strategies that read them.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(help="Decides ties and draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Decides ties and draws.")] = 0,
     mode: Annotated[str, typer.Option(help="Of facility location: auto, exact, two_stage or cells.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; they never change the answer (default: those of BLAS).", show_default=False)] = None,
     keep_embeddings: Annotated[Path | None, typer.Option(metavar="E.npy", help="Write the embeddings that --model computed, for the next time.", show_default=False)] = None,
@@ -51,22 +54,37 @@ def select(
 
     Or: outlay select prompts.csv --text question --model smollm2 --strategy k_center --k 100 --out chosen.csv
     """
+    from . import registry
     from .acquisition import alone
-    from .pools import pool_of
+    from .measure.words import word_numbers
+    from .pools import check, pool_of
     from .pools.files import FilePool
+    from .types import POOL_SIGNALS
 
     if out.suffix not in ENDINGS:
         raise ConfigError(f"--out {out}: unknown ending '{out.suffix}'; use one of {', '.join(ENDINGS)}")
     if (embeddings is None) == (model is None):
         raise ConfigError("give either --embeddings E.npy or --model M: where the embeddings come from")
+    if keep_embeddings is not None and not model:
+        raise ConfigError("--keep-embeddings is for --model: with --embeddings they are in a file already")
+    for name, given in (("the pool", pool), ("--embeddings", embeddings), ("--labeled", labeled)):
+        if given is not None and out.resolve() == given.resolve():
+            raise ConfigError(f"--out {out} is {name}, which would be lost; write to another file")
+    needs = registry.card("strategy", registry.parse(strategy)[0]).needs
+    if embeddings is not None and (more := sorted(needs - POOL_SIGNALS - {"embedding"})):
+        raise ConfigError(f"strategy {strategy} also needs {', '.join(more)}, which a model computes: give --model M in the place of --embeddings")
     if executor and not model:
         raise ConfigError("--executor is for --model: with --embeddings there is nothing to compute elsewhere")
-    prompts = pool_of(pool.name, FilePool(path=pool, text=text, response=None, group=group, id=id)())
-    if not len(prompts):
+    table = FilePool(path=pool, text=text, response=None, group=group, id=id)()
+    if not table.num_rows:
         raise DataError(f"{pool}: there is no prompt in it")
+    prompts = pool_of(pool.name, check(str(pool), table) if id is not None else table)
     say = _silent if quiet else Lines()
     drafts = out.with_name(f".{out.name}.shards")
-    signals = _signals(strategy, model, prompts, threads, say, drafts, executor) if model else {"embedding": load(embeddings, len(prompts), pool)}
+    asked = needs - POOL_SIGNALS | {"embedding"}
+    signals = _signals(asked, model, prompts, threads, say, drafts, executor) if model else {"embedding": load(embeddings, len(prompts), pool)}
+    if "words" in needs:
+        signals["words"] = word_numbers(prompts.texts)
     if keep_embeddings is not None and model:
         _save(signals["embedding"], keep_embeddings)
     done = _labeled(labeled, prompts, by_id=id is not None)
@@ -82,7 +100,7 @@ def select(
             typer.echo(f"every prompt is within {found.objective:.4f} of a chosen or labeled one; no choice of {k} comes below {found.bound:.4f}")
         else:
             about = "about " if found.mode == "cells" else ""
-            typer.echo(f"objective {found.objective:.6g}; no choice of {k} exceeds {about}{found.bound:.6g}: this one reaches {about}{found.objective / found.bound:.1%} of the best or more")
+            typer.echo(f"objective {found.objective:.6g}; no choice of {k} exceeds {about}{found.bound:.6g}: this one reaches {about}{found.objective / found.bound if found.bound else 1:.1%} of the best or more")
 
 
 def load(path: Path, rows: int, pool: Path) -> Floats:
@@ -93,9 +111,9 @@ def load(path: Path, rows: int, pool: Path) -> Floats:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise DataError(f"embeddings {path}: there is no such file") from None
-    except (ValueError, EOFError, OSError):
+    except (ValueError, EOFError, OSError, OverflowError, SyntaxError, tokenize.TokenError, zipfile.BadZipFile):  # what NumPy raises for broken headers
         raise DataError(f"embeddings {path} is not a .npy file of numbers, or cannot be read; write it with numpy.save") from None
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype not in (np.float16, np.float32, np.float64):
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f" or array.dtype.itemsize not in (2, 4, 8):
         shape = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
         raise DataError(f"embeddings {path}: {shape} where (rows, dimensions) of float16 or float32 are expected")
     if len(array) != rows:
@@ -103,8 +121,8 @@ def load(path: Path, rows: int, pool: Path) -> Floats:
     return array
 
 
-def _signals(strategy: str, model: str, pool: Pool, threads: int | None, say: Progress, drafts: Path, executor: str | None) -> dict[str, np.ndarray]:
-    """What the strategy needs, computed a shard at a time; the shards stay in `drafts`, for the same command after a kill."""
+def _signals(needs: frozenset[str], model: str, pool: Pool, threads: int | None, say: Progress, drafts: Path, executor: str | None) -> dict[str, np.ndarray]:
+    """These signals, computed a shard at a time; the shards stay in `drafts`, for the same command after a kill."""
     import numpy as np
 
     from . import registry, shards
@@ -112,7 +130,6 @@ def _signals(strategy: str, model: str, pool: Pool, threads: int | None, say: Pr
     from .engine.runtime import Runtime
     from .types import Model
 
-    needs = registry.card("strategy", registry.parse(strategy)[0]).needs | {"embedding"}
     scorer = registry.build("scorer", {"use": "llm"}, runtime=Runtime(threads=threads or 1))
     done: list[int] = []
     with contextlib.ExitStack() as stack:
@@ -160,14 +177,18 @@ def _labeled(path: Path | None, pool: Pool, *, by_id: bool) -> Indices:
         return np.empty(0, dtype=np.int64)
     if not path.is_file():
         raise DataError(f"labeled {path}: there is no such file")
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if by_id:
-        return pool.rows_of(names)
     try:
-        return np.array([int(name) for name in names], dtype=np.int64)
-    except ValueError:
-        wrong = next(name for name in names if not name.lstrip("-").isdigit())
-        raise DataError(f"labeled {path}: '{wrong}' is no row number; if these are ids, name their column with --id") from None
+        lines = [line.removesuffix("\r") for line in path.read_bytes().decode("utf-8-sig").split("\n")]
+    except UnicodeDecodeError as bad:
+        raise DataError(f"labeled {path}: byte {bad.start} is not UTF-8; save the file as UTF-8") from None
+    if by_id:
+        known = set(pool.ids)
+        return np.unique(pool.rows_of(line if line in known else line.strip() for line in lines if line in known or line.strip()))
+    names = [line.strip() for line in lines if line.strip()]
+    for name in names:
+        if not re.fullmatch("-?[0-9]{1,18}", name):
+            raise DataError(f"labeled {path}: '{name[:60]}' is no row number; if these are ids, name their column with --id")
+    return np.unique(np.array([int(name) for name in names], dtype=np.int64))
 
 
 def _table(found: Selected, pool: Pool, *, by_id: bool) -> Iterator[dict[str, Any]]:

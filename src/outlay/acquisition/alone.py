@@ -82,12 +82,16 @@ def select(
     embeddings = np.asarray(embeddings) if not isinstance(embeddings, np.ndarray) else embeddings
     check(embeddings)
     n, rng = len(embeddings), np.random.default_rng(rng)
-    bought = _rows(labeled, n)
+    bought = np.unique(facility.row_numbers(labeled, n, "labeled rows"))
     left = np.setdiff1d(np.arange(n), bought)
-    if not 1 <= k <= len(left):
-        raise DataError(f"cannot choose {k} rows: {len(left)} of {n} are not labeled; choose k between 1 and {len(left)}")
-    name, options = registry.parse(strategy)
-    registry.build("strategy", strategy)  # an unknown name or option is an error
+    if not len(left):
+        raise DataError(f"all {n} rows are labeled: nothing is left to choose")
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= len(left):
+        raise DataError(f"cannot choose {k!r} rows: {len(left)} of {n} are not labeled; choose a whole number k between 1 and {len(left)}")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be 1 or more, got {threads}")
+    name, _ = registry.parse(strategy)
+    options = dict(getattr(registry.build("strategy", strategy), "keywords", {}))  # as it checked and converted them
     if name in FACILITY:
         if name == FACILITY[1] and weights is None:
             weights = _column(signals, "mean_entropy", n)
@@ -101,7 +105,10 @@ def select(
         raise ConfigError(f"weights, similarity and mode are for facility_location; strategy '{name}' has no use for them")
     if name == "k_center":
         return _k_center(embeddings, k, rng.permutation(left), bought, threads)
-    return _registered(strategy, embeddings, k, left, bought, rng, signals, groups)
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(threads, user_api="blas"):  # what has no other way to be told how many
+        return _registered(strategy, embeddings, k, left, bought, rng, signals, groups)
 
 
 def _k_center(embeddings: Floats, k: int, left: Indices, bought: Indices, threads: int | None) -> Selected:
@@ -119,31 +126,19 @@ def _registered(strategy: str | Mapping[str, Any], embeddings: Floats, k: int, l
 
     columns = {name: _column(signals, name, len(embeddings)) for name in signals or {}}
     labels = np.zeros(len(embeddings), dtype="<U1") if groups is None else np.asarray(groups, dtype=np.str_)
+    if labels.shape != (len(embeddings),):
+        raise DataError(f"groups have shape {labels.shape}, the embeddings have {len(embeddings)} rows; give one group a row")
     view = View(Signals(columns | {"embedding": embeddings}), left, bought, labels, rng.random(len(embeddings)))
     picked = buy(strategy, view, k, rng)
     return Selected(picked.rows, picked.scores, picked.objective, picked.bound)
-
-
-def _rows(labeled: npt.ArrayLike, n: int) -> Indices:
-    given = np.asarray(labeled)
-    if given.dtype == bool:
-        if given.shape != (n,):
-            raise DataError(f"the mask of labeled rows has shape {given.shape}, the embeddings have {n} rows")
-        return np.flatnonzero(given)
-    if given.size and given.dtype.kind not in "iu":
-        raise DataError(f"labeled rows are row numbers or a mask, got {given.dtype}")
-    rows = np.unique(given.astype(np.int64))
-    if len(rows) and (rows[0] < 0 or rows[-1] >= n):
-        raise DataError(f"labeled row {rows[0] if rows[0] < 0 else rows[-1]} does not exist: the embeddings have {n} rows, 0 to {n - 1}")
-    return rows
 
 
 def _column(signals: Mapping[str, Floats] | None, name: str, n: int) -> Floats:
     if signals is None or name not in signals:
         raise ConfigError(f"the strategy needs the signal '{name}': give it as signals={{'{name}': array of {n} numbers}}")
     values = np.asarray(signals[name])
-    if len(values) != n:
-        raise DataError(f"signal '{name}' has {len(values)} values, the embeddings have {n} rows")
+    if values.shape[:1] != (n,):
+        raise DataError(f"signal '{name}' has shape {values.shape}, the embeddings have {n} rows")
     return values
 
 

@@ -18,17 +18,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
-from ..errors import ConfigError, near
+from ..errors import ConfigError, DataError, near
 from ..types import Floats, Indices
-from .parallel import Progress
+from .parallel import Progress, workers
 from .similarity import TOP, Kernel, Similarity
 from .similarity import kernel as make_kernel
 
 MODES = ("auto", "exact", "two_stage", "cells")
 EXACT_UP_TO, TWO_STAGE_UP_TO = 5_000, 20_000  # rows, in mode "auto"
 BLOCK = 1 << 24  # similarities computed at once
-LEVELS = 4096  # weights are whole multiples of 1/LEVELS of the largest, so that sums are exact up to two million rows
+FINEST = 20  # weights are whole multiples of 2^-20 of the largest, at least one; coarser above two million rows, so that sums are exact in 63 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Cover:
     gains that are left. Mode "cells" does not look at all pairs: f is at least its `objective`, and its `bound` is an estimate from
     the gains of 256 candidates.
     `owner`: (n,) the place among the picks of the one that represents each row best (the earliest of equals), -1 where a labeled
-    row does or nobody; `similarity`: (n,) how well. All in rows of the pool; with weights in units of the largest.
+    row does or nobody; `similarity`: (n,) how well. All in rows of the pool; with weights in units of the largest, as rounded to whole
+    multiples of 2^-20 of it; a row without weight has no owner and similarity 0.
     """
 
     picks: Indices
@@ -80,15 +82,34 @@ def cover(
     n = len(embedding)
     if mode == "auto":
         mode = "exact" if n <= EXACT_UP_TO else "two_stage" if n <= TWO_STAGE_UP_TO else "cells"
-    candidates, chosen = np.asarray(candidates, dtype=np.int64), np.asarray(chosen, dtype=np.int64)
+    candidates, chosen = row_numbers(candidates, n, "candidates"), row_numbers(chosen, n, "chosen rows")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads must be 1 or more, got {threads}")
     levels, unit_of_gain = _levels(weights, n)
     if mode == "exact" and n <= EXACT_UP_TO:
-        found = _by_table(make_kernel(embedding, kernel, width), k, candidates, chosen, levels)
+        with workers(1):  # the same products whatever the number of threads
+            found = _by_table(make_kernel(embedding, kernel, width), k, candidates, chosen, levels)
     else:
         from . import scale
 
         found = scale.cover(embedding, k, candidates, chosen, kernel, width, levels, mode, threads, progress)
-    return Cover(candidates[found.places], found.won / unit_of_gain, found.total / unit_of_gain, found.ceiling / unit_of_gain, found.owner, found.cover / TOP, mode)
+    ceiling = max(found.total, min(found.ceiling, int(levels.sum()) * TOP))  # no choice represents rows better than perfectly
+    similarity = np.where(levels > 0, found.cover, 0) / TOP
+    return Cover(candidates[found.places], found.won / unit_of_gain, found.total / unit_of_gain, ceiling / unit_of_gain, found.owner, similarity, mode)
+
+
+def row_numbers(given: npt.ArrayLike, n: int, what: str) -> Indices:
+    """Row numbers, or the rows of a mask (n,), as int64 in their order. DataError for anything else, and for rows that do not exist."""
+    rows = np.asarray(given)
+    if rows.dtype == bool:
+        if rows.shape != (n,):
+            raise DataError(f"the mask of {what} has shape {rows.shape}, the embeddings have {n} rows")
+        return np.flatnonzero(rows)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise DataError(f"{what} are row numbers or a mask, got {rows.dtype} of shape {rows.shape}")
+    if rows.size and (rows.min() < 0 or rows.max() >= n):
+        raise DataError(f"{what}: row {rows.min() if rows.min() < 0 else rows.max()} does not exist: the embeddings have {n} rows, 0 to {n - 1}")
+    return rows.astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +179,9 @@ def _levels(weights: Floats | None, n: int) -> tuple[np.ndarray, float]:
         return np.ones(n, dtype=np.int64), float(TOP)
     weights = np.asarray(weights, dtype=np.float64)
     largest = weights.max(initial=0)
-    whole = np.rint(weights / largest * LEVELS) if largest > 0 else np.full(n, LEVELS)
-    return whole.astype(np.int64), float(TOP) * LEVELS
+    levels = 1 << min(FINEST, 42 - n.bit_length())
+    whole = np.maximum(np.rint(weights / largest * levels), weights > 0) if largest > 0 else np.full(n, levels)
+    return whole.astype(np.int64), float(TOP) * levels
 
 
 def _gain(row: np.ndarray, best: np.ndarray, weights: np.ndarray) -> int:

@@ -30,7 +30,8 @@ class Rounds:
     """What facility location knows of a pool of fixed rows between two rounds; `start` makes it.
 
     `recall`: of what single picks could still add when the embeddings last changed, the share that the lists of pairs held
-    (1 before any change). `remade`: they held too little and were made anew.
+    (1 before any change). `remade`: they held too little and were made anew. After a change that did not remake them, the `bound` of
+    `next` is an estimate: pairs that the lists lack may add to it. Keeps a copy of the embeddings, so that a change in place is seen.
     """
 
     embedding: Floats = field(repr=False)
@@ -47,16 +48,17 @@ class Rounds:
     def next(self, k: int, *, candidates: Indices, chosen: Indices) -> facility.Cover:
         """The k candidates that greedily raise f most, given what is chosen; see facility.cover, whose mode "two_stage" does the same.
 
-        And does it here, if rows of the head can be bought no more or others were bought in their place: the lists are then of no use.
+        And does it here, unless the head is bought or nothing but the beginning of it is: the lists say nothing below its coverage.
         """
         from . import compiled
 
         n = len(self._similar)
-        candidates, chosen = np.asarray(candidates, dtype=np.int64), np.asarray(chosen, dtype=np.int64)
+        candidates, chosen = facility.row_numbers(candidates, n, "candidates"), facility.row_numbers(chosen, n, "chosen rows")
         if not 1 <= k <= len(candidates):
             raise DataError(f"cannot choose {k} rows of {len(candidates)} candidates; choose k between 1 and {len(candidates)}")
         missing = self._floor[~np.isin(self._floor, chosen)]
-        if len(missing) and (len(chosen) >= len(self._floor) or not np.isin(missing, candidates).all()):
+        begun = np.array_equal(np.unique(chosen), np.sort(self._floor[: len(self._floor) - len(missing)]))
+        if len(missing) and not (begun and np.isin(missing, candidates).all()):
             return facility.cover(self.embedding, k, candidates=candidates, chosen=chosen, kernel=self.kernel, width=self.width, mode="two_stage", threads=self.threads)
         lists = self._lists.copy()
         with workers(self.threads) as map_:
@@ -72,7 +74,7 @@ class Rounds:
             if len(missing) <= k:
                 total = ceiling = job.total
                 owner, covered = job.owner, job.cover
-        ceiling += facility.most(gains, k)
+        ceiling = max(total, min(ceiling + facility.most(gains, k), n * TOP))
         return facility.Cover(candidates[job.picked], job.won / TOP, total / TOP, ceiling / TOP, owner.astype(np.int64), covered / TOP, "rounds")
 
     def moved(self, embedding: Floats, *, chosen: Indices) -> Rounds:
@@ -84,7 +86,7 @@ class Rounds:
             raise DataError(f"the new embeddings have {len(embedding)} rows, the old ones {len(self._similar)}; rounds go over one pool")
         if np.array_equal(embedding, self.embedding):
             return self
-        chosen = np.asarray(chosen, dtype=np.int64)
+        chosen = facility.row_numbers(chosen, len(embedding), "chosen rows")
         similar = facility.make_kernel(embedding, self.kernel, self.width)
         n, lists = len(similar), self._lists
         look = _look(n)
@@ -99,13 +101,13 @@ class Rounds:
             if recall < LEAST:
                 return replace(start(embedding, labeled=chosen, kernel=self.kernel, width=self.width, threads=self.threads), recall=recall, remade=True)
             values = _score(similar, lists, self._order, map_)
-        return replace(self, embedding=embedding, recall=recall, remade=False, _similar=similar, _lists=replace(lists, values=values))
+        return replace(self, embedding=np.array(embedding), recall=recall, remade=False, _similar=similar, _lists=replace(lists, values=values))
 
 
 def start(embedding: Floats, *, labeled: Indices = NOBODY, kernel: Similarity = "cosine", width: float = 0.1, threads: int | None = None) -> Rounds:
     """Look at all pairs of rows once. embedding (n, d); labeled: rows that are labeled already; the rest as in facility.cover."""
     check(embedding)
-    n, labeled = len(embedding), np.asarray(labeled, dtype=np.int64)
+    n, labeled = len(embedding), facility.row_numbers(labeled, len(embedding), "labeled rows")
     similar = facility.make_kernel(embedding, kernel, width)
     free = np.setdiff1d(np.arange(n), labeled)
     with workers(threads) as map_:
@@ -115,7 +117,7 @@ def start(embedding: Floats, *, labeled: Indices = NOBODY, kernel: Similarity = 
         job.head_by_sample(scale.head_size(n) - len(labeled), len(free), seeds.generator(0, "head", n), np.arange(n))
         order = cells.cut(similar.points, seeds.generator(0, "cells", n), map_).rows
         lists = pairs.collect(similar, _lowered(similar, job.cover), np.ones(n, dtype=bool), cuts, pairs.all_blocks(cuts), map_)
-    return Rounds(embedding, kernel, width, threads, 1.0, False, similar, order, np.concatenate([labeled, free[job.picked]]), lists)
+    return Rounds(np.array(embedding), kernel, width, threads, 1.0, False, similar, order, np.concatenate([labeled, free[job.picked]]), lists)
 
 
 def _lowered(similar: Kernel, cover: np.ndarray) -> np.ndarray:

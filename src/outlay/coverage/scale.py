@@ -28,6 +28,7 @@ HEAD_AT_MOST = 256  # picks on that sample; a longer head is chosen by "cells" o
 PART = 32
 PAIRS = 1 << 25  # pairs that "exact" may hold
 LOOK = 256  # rows on which it counts them, and candidates that are looked at together
+ENOUGH = 16  # so many of a sample must be expected among the k largest gains for the sample alone to tell their sum
 SHARE = 4096  # candidates whose gains are added up by one task
 FULL = 2048  # labeled rows that "cells" compares with all rows; the rest with their neighbours only
 
@@ -56,16 +57,30 @@ def cover(
         if visits is not None:
             visits = sorted(parts.near + pairs.worth(similar, job.cover, cuts, parts.further, map_))
         left, gains = job.rest(k, cuts, visits)
-        share = 1.0
+        more = facility.most(gains, k)
         if visits is not None and len(left):  # lists do not have all pairs: all of them, for some candidates
+            listed = np.zeros(n, dtype=np.int64)
+            listed[left] = gains
             looked = place_of[sample.permutation(n)]
             looked = looked[np.isin(looked, left)][:LOOK]
-            gains, share = job.gains(looked), len(looked) / len(left)
-        ceiling = round(facility.most(gains, max(1, round(k * share))) / share)
+            more = likely_most(job.gains(looked), listed[looked], more, k, len(left))
     owner = np.empty(n, dtype=np.int64)
     covered = np.empty(n, dtype=np.int32)
     owner[order], covered[order] = job.owner, job.cover
-    return facility.Found(job.picked, job.won, job.total, job.total + ceiling, owner, covered)
+    return facility.Found(job.picked, job.won, job.total, job.total + more, owner, covered)
+
+
+def likely_most(gains: np.ndarray, listed: np.ndarray, most_listed: int, k: int, of: int) -> int:
+    """An estimate of the sum of the k largest gains of so many candidates, from the gains of a sample of them and what lists give of these.
+
+    Of few picks a sample has none or hardly one: then the k largest that lists give of all, `most_listed`, and the k largest of what lists
+    lack, by the sample. gains, listed (sample,).
+    """
+    share, k = len(gains) / of, min(k, of)
+    if share == 1 or k * share >= ENOUGH:
+        return round(facility.most(gains, round(k * share)) / share)
+    lacking, whole = np.sort(np.maximum(gains - listed, 0))[::-1], int(k * share)
+    return most_listed + round((int(lacking[:whole].sum()) + (k * share - whole) * int(lacking[whole])) / share)
 
 
 def head_size(n: int) -> int:
@@ -184,7 +199,7 @@ class Job:
     def _ceilings(self) -> np.ndarray:
         """No candidate gains more than this, from two moments: sum w max(0, x) <= (sum w x + sqrt(sum w * sum w x^2)) / 2. -> (candidates,)."""
         weights, points = self.weights.astype(np.float64), self.similar.points
-        everything = float(weights @ (TOP - self.cover))
+        everything = np.nextafter(float(self.weights @ (TOP - self.cover.astype(np.int64))), np.inf)
         if self.similar.scale or self.similar.of is not None:
             return np.full(len(self.candidates), int(everything), dtype=np.int64)
         cover = self.cover.astype(np.float64) / TOP

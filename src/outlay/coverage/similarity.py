@@ -18,6 +18,9 @@ Similarity = str | Callable[[Floats], Floats]
 GRAIN = np.float32(2.0**-20)
 TOP = 1 << 20  # the level of similarity 1
 STRETCH = 1 << 10  # length of the rows of a cosine: inner products are levels then (TOP is its square), to the last bit, since both are powers of two
+NARROWEST = 1e-4  # width of "rbf": below, distances are lost in the rounding of float32
+CLOSE, ALIKE = 1e-3, 1e-12  # mean squared distances of unit rows: distances are computed otherwise below; all rows count as equal below
+ORDINARY = 1e-15, 1e15  # lengths whose squares float32 holds well
 SLAB = 4096  # rows that are read at once
 PART = 256  # rows that are normalised at once: they stay in the cache
 
@@ -59,7 +62,9 @@ class Kernel:
             np.minimum(block, 0, out=block)
             np.exp(block, out=block)
         elif self.of is not None:
-            block = np.ascontiguousarray(self.of(np.clip(block, -1, 1, out=block)), dtype=np.float32)
+            block, shape = np.ascontiguousarray(self.of(np.clip(block, -1, 1, out=block)), dtype=np.float32), block.shape
+            if block.shape != shape:
+                raise ConfigError(f"a similarity maps an array of inner products to an array of the same shape, got {block.shape} for {shape}")
             worst = np.abs(block).max(initial=0)
             if not worst <= 1 + 1e-6:  # also NaN
                 raise ConfigError(f"a similarity must map inner products between -1 and 1 to numbers between -1 and 1, got {worst}; divide by its largest value")
@@ -88,12 +93,21 @@ def kernel(embedding: Floats, similarity: Similarity = "cosine", width: float = 
         return Kernel(points, np.empty(0, dtype=np.float32), of=similarity)
     if similarity == "cosine":
         return Kernel(points, np.empty(0, dtype=np.float32))
-    if not width > 0:
-        raise ConfigError(f"the kernel's width is a multiple of the mean squared distance and must be above 0, got {width}")
+    if not NARROWEST <= width < np.inf:
+        raise ConfigError(f"the kernel's width is a multiple of the mean squared distance and must be finite and at least {NARROWEST}, got {width}")
     squares = np.einsum("nd,nd->n", points, points)
     mean = points.mean(axis=0, dtype=np.float64)
     spread = 2 * (squares.mean(dtype=np.float64) - mean @ mean)  # mean squared distance over all pairs
-    return Kernel(points, squares, scale=width * (spread if spread >= 1e-9 else 1.0))  # all rows equal: any width says that they represent each other
+    if spread < CLOSE:  # float32 does not tell such distances from inner products of the rows themselves: of their deviations, then
+        for start in range(0, len(points), SLAB):
+            points[start : start + SLAB] -= mean
+        squares = np.einsum("nd,nd->n", points, points)
+        spread = 2 * squares.mean(dtype=np.float64)
+        if spread < ALIKE:
+            return Kernel(np.zeros_like(points), np.zeros_like(squares), scale=1.0)
+        points /= np.float32(np.sqrt(spread))
+        squares, spread = np.einsum("nd,nd->n", points, points), 1.0
+    return Kernel(points, squares, scale=width * spread)
 
 
 def unit(embedding: Floats, rows: Indices | None = None, *, length: int = 1, map_: Map = map) -> Floats:
@@ -106,6 +120,13 @@ def unit(embedding: Floats, rows: Indices | None = None, *, length: int = 1, map
             at = slice(start, start + PART)
             part = embedding[at if rows is None else rows[at]].astype(np.float32, copy=False)
             norm = np.sqrt(np.einsum("nd,nd->n", part, part))[:, None]
+            odd = np.flatnonzero(~((norm > ORDINARY[0]) & (norm < ORDINARY[1])))
+            if len(odd):
+                exact = embedding[np.arange(len(embedding))[at][odd] if rows is None else rows[at][odd]].astype(np.float64)
+                largest = np.abs(exact).max(axis=1, keepdims=True)
+                part = np.array(part)
+                part[odd] = exact / np.where(largest > 0, largest, 1)
+                norm[odd] = np.sqrt(np.einsum("nd,nd->n", part[odd], part[odd]))[:, None]
             norm[norm == 0] = 1
             norm /= np.float32(length)
             np.divide(part, norm, out=points[at])
@@ -119,8 +140,11 @@ def check(embedding: Floats) -> None:
     if embedding.ndim != 2 or embedding.dtype.kind != "f" or not embedding.size:
         raise DataError(f"embeddings must be floating-point numbers of shape (rows, dimensions), got {embedding.dtype} of shape {embedding.shape}")
     for start in range(0, len(embedding), SLAB):
-        bad = ~np.isfinite(embedding[start : start + SLAB]).all(axis=1)
+        part = embedding[start : start + SLAB]
+        fine = np.isfinite(part) if part.dtype.itemsize <= 4 else np.abs(part) <= np.finfo(np.float32).max
+        bad = ~fine.all(axis=1)
         if bad.any():
             row = start + int(bad.argmax())
-            value = embedding[row][~np.isfinite(embedding[row])][0]
-            raise DataError(f"the embedding of row {row} has a value that is {value}; compute it again or take the row out")
+            value = embedding[row][~fine[bad.argmax()]][0]
+            beyond = ", more than float32 holds" if np.isfinite(value) else ""
+            raise DataError(f"the embedding of row {row} has a value that is {value}{beyond}; compute it again or take the row out")

@@ -99,7 +99,7 @@ def _parquet(path: Path) -> list[dict[str, Any]]:
 
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as bad:
+    except (pa.ArrowInvalid, OSError) as bad:  # OSError: a damaged page
         raise DataError(f"{path} is not a readable Parquet file: {str(bad).splitlines()[0]}") from None
     return [row | {"": number} for number, row in enumerate(table.to_pylist(), 1)]
 
