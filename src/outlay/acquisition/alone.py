@@ -25,7 +25,7 @@ class Selected:
     """What was chosen, most wanted first, and how good that is.
 
     `rows`: (k,) row numbers. `scores`: (k,) what the strategy maximised, None where it has no number. `owner`: (n,) the place in `rows`
-    of the pick that represents each row best, -1 where a labeled row does or nobody; `similarity`: (n,) how well. `objective` and `bound`: for facility location
+    of the pick that represents each row best, -1 where a labeled row does or nobody; `similarity`: (n,) how well (of k_center 1 - d^2 / 2, the cosine). `objective` and `bound`: for facility location
     the summed similarity of every row to its most similar chosen or labeled one, and what no choice of k rows exceeds (see
     coverage.facility.Cover for what "cells" says); for k_center the largest distance of a row to its nearest one, which no choice of k
     rows makes smaller than `bound`; None for strategies that have no such number. `mode`: how facility location was computed.
