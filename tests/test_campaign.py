@@ -408,6 +408,7 @@ def test_a_later_branch_trains_deleted_weights_again_to_the_same_digest(run, gon
     assert [r.model for r in again] == [r.model for r in alone]
 
 
+@pytest.mark.slow
 def test_two_branches_that_need_the_same_deleted_weights_at_once_train_them_once(run):
     @dataclass(frozen=True)
     class Slow:

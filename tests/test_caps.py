@@ -61,6 +61,7 @@ def test_a_cap_that_is_not_reached_changes_no_stage(whole, toy_study, tmp_path):
     assert {n: b for n, b in files(root).items() if n != "study.json"} == {n: b for n, b in files(whole).items() if n != "study.json"}
 
 
+@pytest.mark.slow
 def test_worker_processes_end_their_stage_and_none_begins_another(toy_study, tmp_path):
     config = toy_study(executor="processes", workers=2, max_flops=1)
     with pytest.raises(CapReached, match="FLOPs are spent; max_flops is 1"):

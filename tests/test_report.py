@@ -127,6 +127,7 @@ def test_base_model_has_an_interval_over_items(run, page):
     assert base["interval"] == "Wilson over items" and base["accuracy_low"] < base["accuracy"] < base["accuracy_high"]
 
 
+@pytest.mark.slow
 def test_same_run_gives_the_same_bytes(plain):
     before = {path.name: path.read_bytes() for path in (plain / "report").iterdir()}
     write_report(plain)
@@ -227,6 +228,7 @@ def test_scores_of_campaigns_that_start_alike_agree_and_a_strategy_agrees_with_i
     assert (across["pairs"] == 1).all() and across["jaccard"].between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_a_score_that_ranks_by_length_rings_the_alarm_in_the_findings(plain, tmp_path):
     root = tmp_path / "run"
     shutil.copytree(plain, root)

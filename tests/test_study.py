@@ -230,6 +230,7 @@ def test_a_grown_study_has_the_tables_of_the_big_one_at_once(toy_study, tmp_path
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.slow
 def test_a_benchmark_can_be_added_although_earlier_weights_are_gone(toy_study, tmp_path):
     run_study(toy_study(evaluators={"held_out": TESTS["held_out"]}), tmp_path / "grown", quiet=True)
     run_study(toy_study(evaluators=TESTS), tmp_path / "grown", quiet=True)
