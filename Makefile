@@ -13,7 +13,7 @@ study: .venv/stamp  ## run (or resume) the quickstart study and print its table 
 	@$(PY) -m outlay study configs/quickstart.yaml
 
 test: .venv/stamp  ## the tests; no network
-	@dir=$$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d); TMPDIR=$$dir $(PY) -m pytest -q -n 2 --dist loadgroup -m "not slow" --ignore tests/slow && rm -rf $$dir  # in memory where possible: a fifth of the time was the disk
+	@dir=$$(mktemp -d -p /dev/shm 2>/dev/null || mktemp -d); TMPDIR=$$dir $(PY) -m pytest -q -n 2 --dist loadgroup -m "not slow" --ignore tests/slow -o tmp_path_retention_policy=failed && rm -rf $$dir  # in memory where possible: a sixth of the time was the disk
 
 test-slow: .venv/stamp .venv/stamp-smollm2 .venv/stamp-lm-eval .venv/stamp-trl .venv/stamp-ray  ## real LLM, kills, browser, Ray
 	$(PY) -m pytest -q -m slow --durations=10
