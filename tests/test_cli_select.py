@@ -147,6 +147,12 @@ def test_what_does_not_fit_is_one_line(go, tmp_path, arguments, code, says):
     assert (tmp_path / "pool.jsonl").read_bytes() == before and not (tmp_path / "a.jsonl").exists()
 
 
+def test_embeddings_are_not_kept_over_the_pool(go, tmp_path):
+    before = (tmp_path / "pool.jsonl").read_bytes()
+    code, _, err = go("pool.jsonl", "--model", "tiny", "--k", 2, "--out", "a.jsonl", "--keep-embeddings", "pool.jsonl")
+    assert code == 2 and "--keep-embeddings pool.jsonl is the pool, which would be lost" in err and (tmp_path / "pool.jsonl").read_bytes() == before
+
+
 def test_embeddings_of_zeros_choose_by_lottery_and_the_command_ends_well(go, tmp_path):
     np.save("zero.npy", np.zeros((60, 5), dtype=">f4"))
     code, out, _ = go("pool.jsonl", "--embeddings", "zero.npy", "--k", 5, "--out", "a.jsonl")

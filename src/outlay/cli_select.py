@@ -67,9 +67,11 @@ def select(
         raise ConfigError("give either --embeddings E.npy or --model M: where the embeddings come from")
     if keep_embeddings is not None and not model:
         raise ConfigError("--keep-embeddings is for --model: with --embeddings they are in a file already")
-    for name, given in (("the pool", pool), ("--embeddings", embeddings), ("--labeled", labeled)):
-        if given is not None and out.resolve() == given.resolve():
-            raise ConfigError(f"--out {out} is {name}, which would be lost; write to another file")
+    files = {"the pool": pool, "--embeddings": embeddings, "--labeled": labeled, "--out": out}
+    for option, written in (("--out", out), ("--keep-embeddings", keep_embeddings)):
+        for name, given in files.items():
+            if written is not None and given is not None and name != option and written.resolve() == given.resolve():
+                raise ConfigError(f"{option} {written} is {name}, which would be lost; write to another file")
     needs = registry.card("strategy", registry.parse(strategy)[0]).needs
     if embeddings is not None and (more := sorted(needs - POOL_SIGNALS - {"embedding"})):
         raise ConfigError(f"strategy {strategy} also needs {', '.join(more)}, which a model computes: give --model M in the place of --embeddings")
@@ -85,7 +87,7 @@ def select(
     signals = _signals(asked, model, prompts, threads, say, drafts, executor) if model else {"embedding": load(embeddings, len(prompts), pool)}
     if "words" in needs:
         signals["words"] = word_numbers(prompts.texts)
-    if keep_embeddings is not None and model:
+    if keep_embeddings is not None:
         _save(signals["embedding"], keep_embeddings)
     done = _labeled(labeled, prompts, by_id=id is not None)
     found = alone.select(

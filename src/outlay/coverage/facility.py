@@ -29,7 +29,7 @@ from .similarity import kernel as make_kernel
 MODES = ("auto", "exact", "two_stage", "cells")
 EXACT_UP_TO, TWO_STAGE_UP_TO = 5_000, 20_000  # rows, in mode "auto"
 BLOCK = 1 << 24  # similarities computed at once
-FINEST = 20  # weights are whole multiples of 2^-20 of the largest, at least one; coarser above two million rows, so that sums are exact in 63 bits
+FINEST = 20  # weights are whole multiples of 2^-20 of the largest, at least one; coarser above four million rows, so that sums are exact in 63 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,6 @@ def cover(
     if mode == "auto":
         mode = "exact" if n <= EXACT_UP_TO else "two_stage" if n <= TWO_STAGE_UP_TO else "cells"
     candidates, chosen = row_numbers(candidates, n, "candidates"), row_numbers(chosen, n, "chosen rows")
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads must be 1 or more, got {threads}")
     levels, unit_of_gain = _levels(weights, n)
     if mode == "exact" and n <= EXACT_UP_TO:
         with workers(1):  # the same products whatever the number of threads

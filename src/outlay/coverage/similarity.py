@@ -27,7 +27,8 @@ PART = 256  # rows that are normalised at once: they stay in the cache
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """Rows and what is done with their inner products. points (n, d) float32, C-contiguous, of length STRETCH for a cosine, else 1.
+    """Rows and what is done with their inner products. points (n, d) float32, C-contiguous, of length STRETCH for a cosine, else 1 (for "rbf"
+    on rows that lie close together: their deviations from the mean, of mean squared distance 1).
 
     `scale` (of squared distances) is above 0 for "rbf"; `of` maps an array of inner products to similarities elsewhere; else it is a cosine.
     """
@@ -118,11 +119,12 @@ def unit(embedding: Floats, rows: Indices | None = None, *, length: int = 1, map
     def slab(first: int) -> None:
         for start in range(first, min(first + SLAB, len(points)), PART):
             at = slice(start, start + PART)
-            part = embedding[at if rows is None else rows[at]].astype(np.float32, copy=False)
+            given = embedding[at if rows is None else rows[at]]
+            part = given.astype(np.float32, copy=False)
             norm = np.sqrt(np.einsum("nd,nd->n", part, part))[:, None]
             odd = np.flatnonzero(~((norm > ORDINARY[0]) & (norm < ORDINARY[1])))
             if len(odd):
-                exact = embedding[np.arange(len(embedding))[at][odd] if rows is None else rows[at][odd]].astype(np.float64)
+                exact = given[odd].astype(np.float64)
                 largest = np.abs(exact).max(axis=1, keepdims=True)
                 part = np.array(part)
                 part[odd] = exact / np.where(largest > 0, largest, 1)
